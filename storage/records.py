@@ -1,0 +1,215 @@
+"""What the storage room takes and returns: frozen records and the states they can be in. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class StudyState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """Interrupted; `resume` goes on with the trials that are there."""
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class TrialState(StrEnum):
+    RUNNING = "running"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+class FactKind(StrEnum):
+    """What the outbox tells MLflow."""
+
+    STUDY_STARTED = "study_started"
+    TRIAL_ENDED = "trial_ended"
+    STUDY_ENDED = "study_ended"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewStudy:
+    """A study to put in the queue.
+
+    Attributes:
+        spec: The study file with every default filled in, as plain JSON values.
+        text: The study file as its user wrote it.
+        trials: How many trials are asked for.
+    """
+
+    name: str
+    spec: dict[str, Any]
+    text: str
+    trials: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """One study. All times are UTC and aware; `number` is the N of ``name@N``, from 1."""
+
+    id: int
+    name: str
+    number: int
+    spec: dict[str, Any]
+    text: str
+    trials: int
+    state: StudyState
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    error: str | None
+    result: dict[str, Any] | None
+    split_hash: str | None
+    cancel_requested: bool
+
+    @property
+    def label(self) -> str:
+        """``name`` for the first study of a name, ``name@N`` for a later one; also its name in Optuna's tables."""
+        return self.name if self.number == 1 else f"{self.name}@{self.number}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySummary:
+    """A line of `neurosweep list`: the study, its trials counted by state, and the best validation metric."""
+
+    study: StudyRecord
+    counts: dict[TrialState, int]
+    best: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The right to work on one study until the lease runs out. Every write carries the token.
+
+    Attributes:
+        study: The study as it was when it was claimed.
+        token: The fencing token: grows with every claim of this study.
+    """
+
+    study: StudyRecord
+    token: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptunaParam:
+    """One searched parameter as Optuna stores it: the value in its internal representation, the distribution as JSON."""
+
+    name: str
+    internal: float
+    distribution: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposedTrial:
+    """A trial that has just been proposed and is going to a worker.
+
+    Attributes:
+        params: The settings under the study file's names, the fixed ones included; scalars only.
+        settings: What the trainer builds from, as JSON values.
+        optuna: Only what was searched.
+        attrs: System attributes that Optuna's sampler left on the trial.
+    """
+
+    number: int
+    params: dict[str, Any]
+    settings: dict[str, Any]
+    seed: int
+    optuna: tuple[OptunaParam, ...] = ()
+    attrs: dict[str, Any] = field(default_factory=dict)
+    started_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """One epoch of one trial; `at` is the frozen time stamp under which MLflow gets it."""
+
+    trial: int
+    epoch: int
+    train_loss: float
+    train_metric: float
+    validation_loss: float
+    validation_metric: float
+    seconds: float
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndedTrial:
+    """A trial that is decided."""
+
+    number: int
+    state: TrialState
+    train: float | None
+    validation: float | None
+    epochs: int
+    best_epoch: int
+    seconds: float
+    weights: int
+    worker: str
+    error: str | None = None
+    attrs: dict[str, Any] = field(default_factory=dict)
+    ended_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One trial as it stands."""
+
+    number: int
+    state: TrialState
+    params: dict[str, Any]
+    settings: dict[str, Any]
+    seed: int
+    train: float | None
+    validation: float | None
+    epochs: int
+    best_epoch: int
+    seconds: float
+    weights: int
+    worker: str | None
+    error: str | None
+    started_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """Something that MLflow has to be told, once.
+
+    Attributes:
+        key: Unique; of ``[a-z0-9-]`` only, such as ``study-12-trial-7``.
+        trial: The trial's number, for `FactKind.TRIAL_ENDED`.
+    """
+
+    key: str
+    kind: FactKind
+    trial: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one turn of the dispatcher writes, all in one transaction or not at all.
+
+    Attributes:
+        assigned: Worker name for each running trial that was just sent to one.
+    """
+
+    proposed: tuple[ProposedTrial, ...] = ()
+    epochs: tuple[EpochRow, ...] = ()
+    ended: tuple[EndedTrial, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    assigned: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlflowRun:
+    """Where a study's parent run is."""
+
+    experiment_id: str
+    run_id: str

@@ -1,0 +1,100 @@
+"""What a worker is asked to do and what it hands back. Plain frozen records; NumPy and the standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.settings import Settings
+
+
+class Metric(StrEnum):
+    """What trials are compared by; smaller is better for each."""
+
+    ERROR = "error"
+    BALANCED_ERROR = "balanced_error"
+    LOG_LOSS = "log_loss"
+    MSE = "mse"
+    MAE = "mae"
+
+
+class Outcome(StrEnum):
+    """How a segment ended."""
+
+    PAUSED = "paused"
+    """The segment's epochs are done, the trial's are not: its state waits in the worker."""
+    FINISHED = "finished"
+    """All of the trial's epochs are done."""
+    STOPPED = "stopped"
+    """The worker was told to stop before the segment's end; the state is gone."""
+    FAILED = "failed"
+    """The loss was not finite, or the network could not be built or trained; `SegmentResult.reason` says which."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialWork:
+    """One segment of one trial.
+
+    Attributes:
+        trial: The trial's number in its study.
+        seed: Every random draw of the trial comes from this.
+        epochs: The most epochs that the trial may get; the learning-rate schedule spans them.
+        until: Train up to and including this epoch (from 1), from wherever the trial stands.
+        keep_if_below: Hand the best epoch's weights back when the trial finishes with a validation metric under this.
+    """
+
+    trial: int
+    settings: Settings
+    seed: int
+    metric: Metric
+    epochs: int
+    until: int
+    keep_if_below: float = float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochResult:
+    """Figures of one epoch, counted from 1.
+
+    `train_loss` and `train_metric` are averages over the epoch's batches while the network was learning (dropout on);
+    the validation figures are those of the network at the epoch's end (dropout off).
+    """
+
+    epoch: int
+    train_loss: float
+    train_metric: float
+    validation_loss: float
+    validation_metric: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentResult:
+    """What came of one `TrialWork`.
+
+    Attributes:
+        epochs: This segment's epochs, in order; may be empty.
+        best_epoch: The epoch with the smallest validation metric so far in the whole trial; 0 where there is none.
+        train: The metric of the best epoch's network on the whole train split, dropout off; None until finished.
+        validation: The metric of the best epoch's network on the validation split; None where there is none.
+        weight_count: Trainable numbers in the network.
+        seconds: Time that this segment took in the worker.
+        weights: The best epoch's weights by name, where they were asked for.
+        reason: Why the trial failed, in one line.
+        precision: ``float32`` or ``bfloat16``: what the products were computed in.
+    """
+
+    trial: int
+    outcome: Outcome
+    epochs: tuple[EpochResult, ...]
+    best_epoch: int
+    train: float | None
+    validation: float | None
+    weight_count: int
+    seconds: float
+    weights: dict[str, npt.NDArray[np.generic]] | None = None
+    reason: str | None = None
+    precision: str = "float32"
