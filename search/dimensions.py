@@ -61,6 +61,20 @@ def plain(dimension: Fixed | Choice | Range) -> Any:
     return ends
 
 
+def listed(dimension: Fixed | Choice | Range) -> tuple[Value, ...]:
+    """The values of a fixed setting or a choice; none for a range."""
+    if isinstance(dimension, Choice):
+        return dimension.values
+    return (dimension.value,) if isinstance(dimension, Fixed) else ()
+
+
+def whole_values(dimension: Fixed | Choice | Range) -> list[int]:
+    """Every value of a setting that takes whole numbers, ascending."""
+    if isinstance(dimension, Range):
+        return list(range(int(dimension.low), int(dimension.high) + 1, int(dimension.step or 1)))
+    return sorted(int(value) for value in listed(dimension))
+
+
 Dimension = Annotated[Fixed | Choice | Range, PlainSerializer(plain)]
 
 
@@ -235,10 +249,9 @@ def _range(domain: Domain, given: Mapping[Any, object]) -> Fixed | Range:
         raise broken("must be a value or a list: a range {low, high} is for numbers only")
     for key in given:
         if key not in RANGE_KEYS:
-            raise broken(
-                f"unknown key '{_cut(str(key))}' in a range, which has {', '.join(RANGE_KEYS)}{did_you_mean(str(key), RANGE_KEYS)}",
-                str(key),
-            )
+            said = ", ".join(RANGE_KEYS)
+            hint = did_you_mean(str(key), RANGE_KEYS)
+            raise broken(f"unknown key '{_cut(str(key))}' in a range, which has {said}{hint}", str(key))
     for key in ("low", "high"):
         if key not in given:
             raise broken(f"must have both low and high as a range, but {key} is missing")

@@ -5,9 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from neurosweep.errors import StudyFileError
@@ -22,11 +31,14 @@ from search.dimensions import (
     Whole,
     broken,
     did_you_mean,
+    listed,
     plain,
     shown,
+    whole_values,
     within,
 )
-from search.spec_errors import explained
+from search.spec_errors import Positions, explained, sentence
+from search.yaml_writer import yaml_text
 from trainer.data.dataset import DataRequest, Task
 from trainer.settings import Activation, Family, OptimizerKind, Padding, Pool, Schedule
 from trainer.work import Metric
@@ -69,10 +81,15 @@ def _text(value: object) -> str:
     return value
 
 
+def fitting_name(text: str) -> str:
+    """The nearest thing to `text` that can be a study's name; empty where there is none."""
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64]
+
+
 def _name(value: object) -> str:
     text = _text(value)
     if not _NAME.fullmatch(text):
-        fitting = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64]
+        fitting = fitting_name(text)
         hint = f": '{fitting}' would do" if fitting else ""
         rule = "must be 1 to 64 characters of a-z 0-9 . _ - and begin with a letter or digit"
         raise broken(f"{rule}, but is {shown(value)}{hint}")
@@ -284,6 +301,7 @@ class StudySpec(_Record):
     search: Annotated[SearchSpec, _BLANK_IS_DEFAULT] = Field(default_factory=SearchSpec)
     budget: Annotated[BudgetSpec, _BLANK_IS_DEFAULT] = Field(default_factory=BudgetSpec)
     workers: Annotated[WorkersSpec, _BLANK_IS_DEFAULT] = Field(default_factory=WorkersSpec)
+    _positions: Positions = PrivateAttr(default_factory=Positions)
 
     @model_validator(mode="after")
     def _conv_settings_need_a_cnn(self) -> Self:
@@ -296,7 +314,7 @@ class StudySpec(_Record):
     @model_validator(mode="after")
     def _odd_filters_for_same_padding(self) -> Self:
         even = [size for size in whole_values(self.space.filter_size) if size % 2 == 0]
-        if even and Family.CNN in self.model and Padding.SAME in _choices(self.space.padding):
+        if even and Family.CNN in self.model and Padding.SAME in listed(self.space.padding):
             remedy = "use odd sizes, such as {low: 3, high: 7, step: 2}, or write padding: valid"
             rule = f"must be odd where padding is same, for the filter to have a middle, but can be {even[0]}: {remedy}"
             raise broken(rule, "space", "filter_size")
@@ -304,9 +322,9 @@ class StudySpec(_Record):
 
     @model_validator(mode="after")
     def _metric_fits(self) -> Self:
-        broken_rule = _metric_rule(self, self.task)
-        if broken_rule:
-            raise broken(broken_rule[1], *broken_rule[0])
+        fault = _metric_fault(self, self.task)
+        if fault:
+            raise broken(fault.rule, *fault.path)
         return self
 
     def resolved(self, task: Task) -> StudySpec:
@@ -316,12 +334,12 @@ class StudySpec(_Record):
             StudyFileError: The file's task or metric is for another kind of task.
         """
         if self.task not in (None, task):
-            raise StudyFileError(f"task is {self.task}, but the target of this data makes it {task}", "task")
-        broken_rule = _metric_rule(self, task)
-        if broken_rule:
-            key = broken_rule[0]
-            rule = broken_rule[1]
-            raise StudyFileError(f"{key[-1]} {rule}" if rule.startswith("must ") else rule, ".".join(key))
+            raise StudyFileError(
+                f"task is {self.task}, but the target of this data makes it {task}", self.where("task")
+            )
+        fault = _metric_fault(self, task)
+        if fault:
+            raise StudyFileError(sentence(fault.rule, fault.path), self.where(*fault.path))
         return self.model_copy(update={"task": task, "metric": self.metric or METRICS[task][0]})
 
     def to_mapping(self) -> dict[str, Any]:
@@ -333,16 +351,30 @@ class StudySpec(_Record):
         return mapping
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> StudySpec:
+    def from_mapping(cls, mapping: Mapping[str, Any], positions: Positions | None = None) -> StudySpec:
         """The inverse of `to_mapping`.
+
+        Args:
+            positions: Where the keys stand in their file, for messages.
 
         Raises:
             StudyFileError: The mapping breaks a rule.
         """
         try:
-            return cls.model_validate(mapping)
+            spec = cls.model_validate(mapping)
         except ValidationError as error:
-            raise explained(error, cls) from None
+            raise explained(error, cls, positions or Positions()) from None
+        if positions is not None:
+            spec._positions = positions
+        return spec
+
+    def to_yaml(self) -> str:
+        """A study file that says the same as `to_mapping`."""
+        return yaml_text(self.to_mapping())
+
+    def where(self, *path: str) -> str | None:
+        """The place of a key in the file that this study came from, for a message."""
+        return self._positions.where(path)
 
 
 def data_request(spec: StudySpec) -> DataRequest:
@@ -361,26 +393,19 @@ def data_request(spec: StudySpec) -> DataRequest:
     )
 
 
-def whole_values(dimension: Fixed | Choice | Range) -> list[int]:
-    """Every value of a dimension of whole numbers, ascending."""
-    if isinstance(dimension, Range):
-        return list(range(int(dimension.low), int(dimension.high) + 1, int(dimension.step or 1)))
-    return sorted(int(value) for value in _choices(dimension))
+class _Fault(NamedTuple):
+    path: tuple[str, ...]
+    rule: str
 
 
-def _choices(dimension: Fixed | Choice | Range) -> tuple[Any, ...]:
-    if isinstance(dimension, Choice):
-        return dimension.values
-    return (dimension.value,) if isinstance(dimension, Fixed) else ()
-
-
-def _metric_rule(spec: StudySpec, task: Task | None) -> tuple[tuple[str, ...], str] | None:
-    """The rule of metric, human and target that is broken: the key's path and what to say; None where all hold."""
+def _metric_fault(spec: StudySpec, task: Task | None) -> _Fault | None:
+    """What is wrong with metric, human and target for a task; None where all is well."""
     if task and spec.metric and spec.metric not in METRICS[task]:
-        fitting = " | ".join(metric.value for metric in METRICS[task])
-        return ("metric",), f"must be {fitting} for {task}, but is '{spec.metric}'"
+        fitting = " | ".join(METRICS[task])
+        return _Fault(("metric",), f"must be {fitting} for {task}, but is '{spec.metric}'")
     metric = spec.metric or (METRICS[task][0] if task else None)
-    for key, value in ((("human",), spec.human), (("budget", "target"), spec.budget.target)):
-        if metric in (Metric.ERROR, Metric.BALANCED_ERROR) and value is not None and value > 1:
-            return key, f"must be at most 1 for {metric}, but is {shown(value)}: write 0.02 for 2 %"
+    if metric in (Metric.ERROR, Metric.BALANCED_ERROR):
+        for path, value in ((("human",), spec.human), (("budget", "target"), spec.budget.target)):
+            if value is not None and value > 1:
+                return _Fault(path, f"must be at most 1 for {metric}, but is {shown(value)}: write 0.02 for 2 %")
     return None

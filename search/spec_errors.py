@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -11,37 +12,59 @@ from neurosweep.errors import StudyFileError
 from search.dimensions import RANGE_KEYS, did_you_mean, shown
 
 Path = tuple[str | int, ...]
-NO_LINES: Mapping[Path, int] = {}
 
 
-def explained(
-    error: ValidationError,
-    model: type[BaseModel],
-    file: str | None = None,
-    lines: Mapping[Path, int] = NO_LINES,
-) -> StudyFileError:
+@dataclass(frozen=True)
+class Positions:
+    """Where each key and list item stands in its file.
+
+    Two of them are always equal, so that the same study in two files is the same study.
+
+    Attributes:
+        file: The study file's name; None for a study that comes from elsewhere.
+        lines: The line, from 1, of each path.
+    """
+
+    file: str | None = field(default=None, compare=False)
+    lines: Mapping[Path, int] = field(default_factory=dict, compare=False)
+
+    def line(self, path: Path) -> int | None:
+        """The line of a path, or of the nearest thing above it that is in the file."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path)
+
+    def where(self, path: Path) -> str | None:
+        """Such as ``study.yaml:12, space.dropout``; what is not known is left out."""
+        return place(self.file, self.line(path), path)
+
+
+def explained(error: ValidationError, model: type[BaseModel], positions: Positions) -> StudyFileError:
     """One error for all that is wrong: the first by line in full, the others in a second line.
 
     Args:
         model: The record that was validated; its fields are what an unknown key may have meant.
-        file: The study file's name.
-        lines: The line, from 1, of each key and list item.
     """
     found = []
     for entry in error.errors(include_url=False, include_input=True):
         path, message = _path_and_message(entry, model)
-        found.append((line_of(path, lines), path, message))
+        found.append((positions.line(path), path, message))
     found.sort(key=lambda item: item[0] or 0)
-    line, path, message = found[0]
+    _, path, message = found[0]
     if len(found) > 1:
         message += "\n" + _others([(dotted(path), line) for line, path, _ in found[1:]])
-    return StudyFileError(message, place(file, line, path))
+    return StudyFileError(message, positions.where(path))
 
 
 def place(file: str | None, line: int | None, path: Path) -> str | None:
     """Such as ``study.yaml:12, space.dropout``; what is not known is left out."""
     address = f"{file}:{line}" if file and line else file
     return ", ".join(part for part in (address, dotted(path)) if part) or None
+
+
+def sentence(rule: str, path: Path) -> str:
+    """The rule with the key's name before it, where it begins with ``must``."""
+    return f"{_words(path)[-1]} {rule}" if rule.startswith("must ") else rule
 
 
 def dotted(path: Path) -> str:
@@ -51,13 +74,6 @@ def dotted(path: Path) -> str:
 
 def _words(path: Path) -> list[str]:
     return [step for step in path if isinstance(step, str) and step not in RANGE_KEYS]
-
-
-def line_of(path: Path, lines: Mapping[Path, int]) -> int | None:
-    """The line of a path, or of the nearest thing above it that is in the file."""
-    while path and path not in lines:
-        path = path[:-1]
-    return lines.get(path)
 
 
 def _others(others: list[tuple[str, int | None]]) -> str:
@@ -73,7 +89,7 @@ def _path_and_message(entry: Any, model: type[BaseModel]) -> tuple[Path, str]:
         case "rule":
             path += tuple(entry["ctx"]["at"])
             rule = entry["ctx"]["rule"]
-            return path, f"{_words(path)[-1]} {rule}" if rule.startswith("must ") else rule
+            return path, sentence(rule, path)
         case "extra_forbidden":
             return path, _unknown_key(path, model)
         case "missing":

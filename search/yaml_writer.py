@@ -1,0 +1,53 @@
+"""Writes plain values as YAML the way people write a study file: a line a key, lists and ranges in one line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from io import StringIO
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.representer import RoundTripRepresenter
+
+from search.dimensions import number_text
+
+SECTION_DEPTH = 1
+"""Mappings below this depth are written in one line."""
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes 0.000001 where ruamel.yaml would write 1.0e-06."""
+
+    def represent_number(self, number: float) -> Any:
+        text = number_text(number)
+        if math.isfinite(number) and "." not in text:  # 1e-12: a float with an exponent needs no point in YAML 1.2
+            text = text if "e" in text else f"{text}.0"
+        return self.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+_Representer.add_representer(float, _Representer.represent_number)
+
+
+def yaml_text(mapping: Mapping[str, Any]) -> str:
+    """The mapping as YAML 1.2, in its own order."""
+    yaml = YAML()
+    yaml.Representer = _Representer
+    yaml.width = 10_000  # no key's value is broken into lines
+    output = StringIO()
+    yaml.dump(_styled(mapping, 0), output)
+    return output.getvalue()
+
+
+def _styled(value: Any, depth: int) -> Any:
+    if isinstance(value, Mapping):
+        styled = CommentedMap((key, _styled(item, depth + 1)) for key, item in value.items())
+        if depth > SECTION_DEPTH:
+            styled.fa.set_flow_style()
+        return styled
+    if isinstance(value, list):
+        items = CommentedSeq(_styled(item, depth + 1) for item in value)
+        items.fa.set_flow_style()
+        return items
+    return value
