@@ -117,7 +117,7 @@ def _unknown_key(path: Path, model: type[BaseModel]) -> str:
 def _sections(model: type[BaseModel], above: Path = ()) -> dict[Path, list[str]]:
     """The keys of the record and of every record inside it, by path."""
     sections = {above: list(model.model_fields)}
-    for key, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            sections |= _sections(field.annotation, (*above, key))
+    for key, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            sections |= _sections(info.annotation, (*above, key))
     return sections

@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer, MaxDepthExceededError
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
@@ -75,7 +75,7 @@ _TOO_DEEP = f"a study file is at most {MAX_DEPTH} levels deep, but this is deepe
 
 _HINTS = {
     "'\\t'": "indent with spaces, not tabs",
-    "mapping values are not allowed": "check the indentation, and put text that holds ': ' in quotes",
+    "mapping values are not allowed": "check the indentation and the space after each colon, and quote text that holds ': '",
     "could not find expected ':'": "each line is 'key: value', with a space after the colon",
     "expected <block end>": "check the indentation: keys of one section begin in the same column",
 }
