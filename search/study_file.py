@@ -167,8 +167,7 @@ def _may_be_images(source: str) -> bool:
 
 
 def _name_from(source: str) -> str:
-    last = re.split(r"[/:\\\\]", source.rstrip("/"))[-1]
-    return fitting_name(last.partition(".")[0]) or "study"
+    return fitting_name(Path(source.removeprefix("hf:")).stem) or "study"
 
 
 def _quoted(text: str) -> str:

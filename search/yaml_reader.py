@@ -75,7 +75,7 @@ _TOO_DEEP = f"a study file is at most {MAX_DEPTH} levels deep, but this is deepe
 
 _HINTS = {
     "'\\t'": "indent with spaces, not tabs",
-    "mapping values are not allowed": "check the indentation and the space after each colon, and quote text that holds ': '",
+    "mapping values are": "check the indentation, put a space after each colon, and quote text that holds ': '",
     "could not find expected ':'": "each line is 'key: value', with a space after the colon",
     "expected <block end>": "check the indentation: keys of one section begin in the same column",
 }
