@@ -1,0 +1,168 @@
+"""The JSON that commands print, made from records. A study's documents all have the same keys; the unknown is null."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from neurosweep.errors import NeurosweepError, StudyFailedError
+from search.commands.words import without_password
+from search.progress import Progress, WorkerActivity
+from storage.records import MlflowRun, StudyRecord, StudyState, StudySummary, TrialRecord, TrialState
+
+Document = dict[str, Any]
+
+_BEST_KEYS = ("trial", "params", "train", "validation", "test", "test_interval", "epochs", "weights", "model")
+_LEADERS = 5
+_PACE = 20
+"""How many of the last trials tell how long the next ones will take."""
+
+
+def study_document(
+    summary: StudySummary,
+    trials: Sequence[TrialRecord] | None = None,
+    run: MlflowRun | None = None,
+    tracking: str | None = None,
+) -> Document:
+    """One study in the contract's words.
+
+    Args:
+        summary: The study and how far it is.
+        trials: Its trials, where the caller has read them: they tell the best one before the study has a result.
+        run: Its parent run in MLflow, where it is known.
+        tracking: MLflow's address; its password is left out.
+    """
+    study, result = summary.study, summary.study.result or {}
+    leaders = _leaders(trials or ())
+    mlflow = result.get("mlflow") or (
+        {"tracking_uri": tracking, "experiment_id": run.experiment_id, "run_id": run.run_id} if run else None
+    )
+    if mlflow and mlflow.get("tracking_uri"):
+        mlflow = {**mlflow, "tracking_uri": without_password(mlflow["tracking_uri"])}
+    return {
+        "study": study.label,
+        "state": study.state.value,
+        "metric": result.get("metric") or study.spec.get("metric"),
+        "trials": _counts(summary),
+        "best": result.get("best") or _best(leaders, summary.best),
+        "splits": result.get("splits"),
+        "seconds": result.get("seconds") or _seconds(study),
+        "mlflow": mlflow,
+        "worth": result.get("worth") or [],
+        "chance": result.get("chance"),
+        "leader": result.get("leader") or [_leader(trial) for trial in leaders],
+        "created_at": _moment(study.created_at),
+        "started_at": _moment(study.started_at),
+        "ended_at": _moment(study.ended_at),
+        "error": _study_error(study),
+    }
+
+
+def trial_document(trial: TrialRecord) -> Document:
+    """One entry of ``trial_list``."""
+    return {
+        "trial": trial.number,
+        "state": trial.state.value,
+        "params": trial.params,
+        "train": trial.train,
+        "validation": trial.validation,
+        "epochs": trial.epochs,
+        "seconds": trial.seconds,
+        "error": trial.error,
+        "worker": trial.worker,
+    }
+
+
+def error_document(error: NeurosweepError) -> Document:
+    return {"error": {"kind": error.kind, "message": error.message, "where": error.where}}
+
+
+def stored_progress(summary: StudySummary, trials: Sequence[TrialRecord], now: datetime) -> Progress:
+    """How far a study is, told from the database alone: what `watch` shows."""
+    study = summary.study
+    counts = summary.counts
+    best = next(iter(_leaders(trials)), None)
+    epochs = study.spec.get("budget", {}).get("epochs", 0)
+    return Progress(
+        label=study.label,
+        metric=str(study.spec.get("metric") or "metric"),
+        stage="training"
+        if study.state is StudyState.RUNNING and trials
+        else _STAGES.get(study.state, study.state.value),
+        total=study.trials,
+        complete=counts.get(TrialState.COMPLETE, 0),
+        pruned=counts.get(TrialState.PRUNED, 0),
+        failed=counts.get(TrialState.FAILED, 0),
+        running=counts.get(TrialState.RUNNING, 0),
+        best_trial=best.number if best else None,
+        best_value=best.validation if best else summary.best,
+        best_params=best.params if best else None,
+        workers=tuple(
+            WorkerActivity(name=trial.worker or "-", trial=trial.number, epoch=trial.epochs, epochs=epochs)
+            for trial in trials
+            if trial.state is TrialState.RUNNING
+        ),
+        elapsed=((study.ended_at or now) - (study.started_at or now)).total_seconds(),
+        left=_seconds_left(study, trials, now),
+    )
+
+
+_STAGES = {StudyState.QUEUED: "waiting in the queue", StudyState.RUNNING: "starting"}
+
+
+def _counts(summary: StudySummary) -> dict[str, int]:
+    return {"total": summary.study.trials, **{state.value: summary.counts.get(state, 0) for state in TrialState}}
+
+
+def _leaders(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    done = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.validation is not None]
+    return sorted(done, key=lambda trial: (trial.validation or 0.0, trial.number))[:_LEADERS]
+
+
+def _leader(trial: TrialRecord) -> Document:
+    return {
+        "trial": trial.number,
+        "params": trial.params,
+        "train": trial.train,
+        "validation": trial.validation,
+        "epochs": trial.epochs,
+    }
+
+
+def _best(leaders: Sequence[TrialRecord], best: float | None) -> Document | None:
+    """The best trial so far: not tested yet, and no model saved."""
+    if leaders:
+        known = {**_leader(leaders[0]), "weights": leaders[0].weights}
+    elif best is not None:
+        known = {"validation": best}
+    else:
+        return None
+    return {key: known.get(key) for key in _BEST_KEYS}
+
+
+def _study_error(study: StudyRecord) -> Document | None:
+    if study.error is None:
+        return None
+    document: Document = error_document(StudyFailedError(study.error, study.label))["error"]
+    return document
+
+
+def _seconds(study: StudyRecord) -> float | None:
+    if study.started_at is None:
+        return None
+    return ((study.ended_at or datetime.now(UTC)) - study.started_at).total_seconds()
+
+
+def _seconds_left(study: StudyRecord, trials: Sequence[TrialRecord], now: datetime) -> float | None:
+    ended = sorted(trial.ended_at for trial in trials if trial.ended_at is not None)
+    if study.state is not StudyState.RUNNING or not ended:
+        return None
+    recent = ended[-_PACE:]
+    first = min(trial.started_at for trial in trials) if len(recent) == len(ended) else recent[0]
+    pace = (now - first).total_seconds() / len(recent)
+    return pace * max(0, study.trials - len(ended))
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return moment.isoformat(timespec="seconds") if moment else None

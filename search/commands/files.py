@@ -1,0 +1,123 @@
+"""The commands that begin with a study file: init, validate and submit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from neurosweep.errors import BadInputError
+from search.commands.documents import study_document
+from search.commands.options import Command, json_option, places
+from search.commands.output import print_json, say
+from search.commands.studies import open_store
+
+if TYPE_CHECKING:
+    from storage.records import NewStudy
+
+
+@click.command(cls=Command)
+@click.argument("file", type=click.Path(path_type=Path), default=Path("study.yaml"))
+@click.option("--data", metavar="SOURCE", help="What to learn from: digits, FILE.csv, FOLDER, hf:NAME ...")
+@click.option("--model", type=click.Choice(["mlp", "cnn"]), help="The kind of network.")
+@click.option("--name", help="The study's name.")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@json_option
+def init(file: Path, data: str | None, model: str | None, name: str | None, force: bool, as_json: bool) -> None:
+    """Write a commented study file, study.yaml by default.
+
+    \b
+    Example:
+      neurosweep init
+      neurosweep init cats.yaml --data ./cats --model cnn --name cats
+    """
+    from search.study_file import parse_study, template
+
+    text = template(data=_seen_from(file.parent, data), model=model, name=name)
+    parse_study(text, str(file))
+    try:
+        with file.open("w" if force else "x", encoding="utf-8") as output:
+            output.write(text)
+    except FileExistsError as error:
+        raise BadInputError("The file is there already; --force writes over it.", str(file)) from error
+    if as_json:
+        print_json({"file": str(file)})
+    else:
+        say(f"Wrote {file}. Next: neurosweep validate {file}, then neurosweep run {file}")
+
+
+@click.command(cls=Command)
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def validate(file: Path, as_json: bool) -> None:
+    """Say whether the study in FILE would run.
+
+    Reads the data as the study would, and prints the file with every default filled in, the data's shape and the
+    splits' sizes. What it asks of workers is checked where it runs.
+
+    \b
+    Example:
+      neurosweep validate study.yaml
+    """
+    from trainer.data.load import describe
+
+    from search.study_file import read_study
+    from search.validation import read_data
+
+    spec, dataset = read_data(read_study(file))
+    data = describe(dataset)
+    if as_json:
+        print_json({"valid": True, "study": spec.to_mapping(), "data": data})
+        return
+    say(spec.to_yaml().rstrip())
+    say()
+    for name, value in data.items():
+        say(f"{name.replace('_', ' '):<14}{_shown(value)}")
+    say(f"\n{file} would run.")
+
+
+@click.command(cls=Command)
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def submit(file: Path, as_json: bool) -> None:
+    """Put the study in FILE in the queue, for `neurosweep serve`.
+
+    \b
+    Example:
+      neurosweep submit study.yaml
+      neurosweep watch my-study
+    """
+    new = read_new_study(file)
+    store = open_store(places())
+    study = store.submit(new)
+    if as_json:
+        print_json(study_document(store.summary(study.id)))
+    else:
+        say(f"{study.label} is in the queue. Follow it with: neurosweep watch {study.label}")
+
+
+def read_new_study(file: Path) -> NewStudy:
+    """The study in a file, checked by itself but not against its data."""
+    from search.study_file import parse_study, study_text
+    from storage.records import NewStudy
+
+    text = study_text(file)
+    spec = parse_study(text, str(file))
+    return NewStudy(name=spec.name, spec=spec.to_mapping(), text=text, trials=spec.budget.trials)
+
+
+def _seen_from(folder: Path, data: str | None) -> str | None:
+    """A path that was typed in the current folder, as a study file in another folder has to say it."""
+    if data is None or Path(data).is_absolute() or not Path(data).exists():
+        return data
+    return data if folder.resolve() == Path.cwd() else os.path.relpath(data, folder)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value)
+    return str(value)

@@ -1,0 +1,54 @@
+"""Control-C and SIGTERM: the first one asks the work to stop, the second one ends the program at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+INTERRUPTED = 130
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SHOW_CURSOR = "\x1b[?25h"
+
+
+@contextlib.contextmanager
+def stop_on_signals(on_first: Callable[[], None], last_words: Callable[[], str]) -> Iterator[threading.Event]:
+    """The event that the first signal sets.
+
+    Args:
+        on_first: Called in the signal handler, so it must neither print through Python's streams nor wait.
+        last_words: What to write on stderr when the second signal ends the program.
+    """
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not stop.is_set():
+            stop.set()
+            on_first()
+            return
+        # No unwinding: whatever the first signal is waiting for may hang. The lease runs out by itself.
+        cursor = _SHOW_CURSOR if os.isatty(2) else ""
+        with contextlib.suppress(OSError):
+            os.write(2, f"{cursor}\n{last_words()}\n".encode(errors="replace"))
+        os._exit(INTERRUPTED)
+
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def end_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block as Control-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

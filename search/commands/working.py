@@ -1,0 +1,120 @@
+"""The commands that train: run, resume and serve."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from search.commands.files import read_new_study
+from search.commands.options import Command, json_option, places
+from search.commands.output import print_json, say, tell
+from search.commands.screen import open_screen
+from search.commands.stopping import stop_on_signals
+from search.commands.studies import open_store, resume_hint, show_end
+from search.commands.words import without_password
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from storage.store import Store
+
+    from search.places import Places
+    from search.progress import Progress
+    from storage.records import StudyRecord
+
+
+@click.command(cls=Command)
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def run(file: Path, as_json: bool) -> int:
+    """Search with the study in FILE until it ends.
+
+    Puts the study in the queue and works on it in this process: progress on stderr, the result on stdout. Control-C
+    stops it; what is done is kept, and `neurosweep resume` goes on.
+
+    \b
+    Example:
+      neurosweep run study.yaml
+      neurosweep run study.yaml --json > result.json
+    """
+    new = read_new_study(file)
+    where = places()
+    store = open_store(where)
+    return _work_on(store, store.submit(new), where, as_json)
+
+
+@click.command(cls=Command)
+@click.argument("study")
+@click.option("--trials", metavar="N", type=click.IntRange(min=1), help="How many trials the study is to have in all.")
+@json_option
+def resume(study: str, trials: int | None, as_json: bool) -> int:
+    """Go on with STUDY after a stop, or give it more trials.
+
+    Works in this process, as `neurosweep run` does. Trials that are done are kept.
+
+    \b
+    Example:
+      neurosweep resume digits
+      neurosweep resume digits --trials 200
+    """
+    where = places()
+    store = open_store(where)
+    return _work_on(store, store.requeue(store.find(study).id, trials), where, as_json)
+
+
+@click.command(cls=Command)
+@json_option
+def serve(as_json: bool) -> int:
+    """Work on queued studies until stopped.
+
+    Takes the oldest study in the queue, works on it, takes the next. Control-C or SIGTERM stops it; what is done is
+    kept.
+
+    \b
+    Example:
+      neurosweep serve --database postgresql://neurosweep@db/neurosweep
+    """
+    from search.engine import serve as work
+
+    where = places()
+    store = open_store(where)
+    served: dict[str, None] = {}  # in the order in which they came
+    screen = open_screen()
+
+    def show(progress: Progress) -> None:
+        served.setdefault(progress.label)
+        screen.show(progress)
+
+    tell(f"working on the studies of {without_password(where.database)}; Control-C stops")
+    with (
+        stop_on_signals(screen.stopping, lambda: "ended at once; another `neurosweep serve` goes on") as stop,
+        _stdout_kept_clean(),
+        screen,
+    ):
+        work(store, where, show, stop)
+    if as_json:
+        print_json({"served": list(served)})
+    else:
+        say(f"stopped after {len(served)} {'study' if len(served) == 1 else 'studies'}")
+    return 0
+
+
+def _work_on(store: Store, study: StudyRecord, where: Places, as_json: bool) -> int:
+    from search.engine import run_study
+
+    screen = open_screen()
+    hint = resume_hint(study)
+    with stop_on_signals(screen.stopping, lambda: f"ended at once; {hint}") as stop, _stdout_kept_clean(), screen:
+        ended = run_study(store, study.id, where, screen.show, stop)
+    return show_end(store, ended, where, as_json)
+
+
+@contextlib.contextmanager
+def _stdout_kept_clean() -> Iterator[None]:
+    """What libraries print while a study runs goes to stderr: stdout is for the result alone."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
