@@ -141,10 +141,16 @@ class EpochRow:
 
 @dataclass(frozen=True, kw_only=True)
 class EndedTrial:
-    """A trial that is decided."""
+    """A trial that is decided.
+
+    Attributes:
+        value: What Optuna was told: the validation metric of a complete trial, the last reported one of a pruned trial.
+        validation: The best epoch's metric on the validation split.
+    """
 
     number: int
     state: TrialState
+    value: float | None
     train: float | None
     validation: float | None
     epochs: int
@@ -213,3 +219,11 @@ class MlflowRun:
 
     experiment_id: str
     run_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutboxClaim:
+    """The right to publish one study's facts until the lease runs out."""
+
+    study: StudyRecord
+    token: int

@@ -1,0 +1,1 @@
+"""What neurosweep is compared with: each peer is a script that prints one JSON document."""

@@ -1,0 +1,76 @@
+"""What every benchmark ends with: a table on stdout, a JSON file, and the machine that the figures belong to."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = REPOSITORY / "benchmarks" / "results"
+LIBRARIES = ("torch", "optuna", "ray", "mlflow", "sqlalchemy", "numpy", "scikit-learn")
+
+
+def machine() -> dict[str, Any]:
+    """The processor, its cores, and the versions of the libraries that matter."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    versions = {name: metadata.version(name) for name in LIBRARIES}
+    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version(), **versions}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(str(name)), *(len(row[i]) for row in cells)) for i, name in enumerate(head)]
+    lines = ["| " + " | ".join(str(name).ljust(width) for name, width in zip(head, widths, strict=True)) + " |"]
+    lines.append("| " + " | ".join("-" * width for width in widths) + " |")
+    lines.extend("| " + " | ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)) + " |" for row in cells)
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def save(name: str, figures: dict[str, Any]) -> Path:
+    """Writes the figures as JSON into benchmarks/results, with the machine and the time."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    document = {"benchmark": name, "at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
+    path.write_text(json.dumps({**document, **figures}, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median, with the smallest and the largest value."""
+    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+
+
+def timed(command: Sequence[str], folder: Path, **environment: str) -> tuple[float, str]:
+    """Runs a whole process in `folder`.
+
+    Returns:
+        Its wall time in seconds, and what it printed on stdout.
+
+    Raises:
+        SystemExit: It failed; its stderr is shown.
+    """
+    started = time.perf_counter()
+    ended = subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    if ended.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{ended.stderr[-3000:]}")
+    return seconds, ended.stdout

@@ -1,0 +1,240 @@
+"""The main job: claim a study, work on it with the pool, choose the winner, open the test split once, publish.
+
+The session around it (Ray's workers and the publisher's process) stays from study to study.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from neurosweep.errors import BadInputError, LeaseLostError, NeurosweepError
+from search.checkpoint import Checkpoint
+from search.dispatcher import Dispatcher, Signals
+from search.lease import Lease
+from search.outcome import conclude
+from search.places import Places
+from search.progress import Progress
+from search.pruner import decision_epochs
+from search.publishing import Publisher
+from search.spec import StudySpec
+from search.study import Proposals
+from search.validation import read_data
+from storage.records import Claim, Fact, FactKind, StudyRecord, StudyState, TrialState
+from storage.store import Store
+from trainer.work import Metric
+
+if TYPE_CHECKING:
+    from search.pool import Pool
+
+IDLE_SECONDS = 1.0
+"""How often `serve` looks into an empty queue."""
+
+OnProgress = Callable[[Progress], None]
+
+
+def run_study(
+    store: Store, study_id: int, places: Places, on_progress: OnProgress, stop: threading.Event
+) -> StudyRecord:
+    """Works on one study in this process until it ends.
+
+    Returns:
+        The study as it ended: finished, failed, stopped or cancelled.
+
+    Raises:
+        BadInputError: Another process works on it, or its data don't fit.
+        NeurosweepError: What else kept it from running; the study is marked as failed.
+    """
+    claim = store.claim(_dispatcher_name(), study_id=study_id)
+    if claim is None:
+        raise BadInputError("Another process is working on this study: `neurosweep watch` shows it.")
+    with Session(places, on_progress, stop) as session:
+        session.work(store, claim)
+        session.drain(store, claim.study)
+    return store.study(study_id)
+
+
+def serve(store: Store, places: Places, on_progress: OnProgress, stop: threading.Event) -> None:
+    """Works on queued studies, the oldest first, until `stop` is set. A study that can't run does not end it."""
+    with Session(places, on_progress, stop) as session:
+        session.start_pool()
+        while not stop.is_set():
+            claim = store.claim(_dispatcher_name())
+            if claim is None:
+                stop.wait(IDLE_SECONDS)
+                continue
+            try:
+                session.work(store, claim)
+            except LeaseLostError:
+                continue
+            except NeurosweepError as error:
+                on_progress(Progress(label=claim.study.label, metric="", stage=f"failed: {error}", total=0))
+
+
+class Session:
+    """What stays warm between studies. A context manager; leaving it ends the workers and the publisher."""
+
+    def __init__(self, places: Places, on_progress: OnProgress, stop: threading.Event) -> None:
+        self._places = places
+        self._on_progress = on_progress
+        self._stop = stop
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="ray-start")
+        self._pool: Future[Pool] | None = None
+        self._publisher = Publisher(places)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._publisher.stop()
+        if self._pool is not None and self._pool.exception() is None:
+            self._pool.result().close()
+        self._starter.shutdown()
+
+    def start_pool(self) -> None:
+        """Brings Ray up in the background; a study's data can be read meanwhile."""
+        if self._pool is None:
+            self._pool = self._starter.submit(_start_pool, self._places)
+
+    def work(self, store: Store, claim: Claim) -> None:
+        """Works on a claimed study to its end, and records how it ended.
+
+        Raises:
+            LeaseLostError: Another dispatcher has taken it over.
+            NeurosweepError: It could not be run; recorded as failed with this message.
+        """
+        with Lease(store, claim) as lease:
+            try:
+                self._work(store, claim, lease)
+            except LeaseLostError:
+                raise
+            except NeurosweepError as error:
+                store.finish(claim, StudyState.FAILED, error=str(error), facts=self._ended_facts(store, claim))
+                raise
+            except Exception as error:
+                message = f"{type(error).__name__}: {error}"
+                store.finish(claim, StudyState.FAILED, error=message, facts=self._ended_facts(store, claim))
+                raise
+
+    def drain(self, store: Store, study: StudyRecord) -> None:
+        """Waits until MLflow has everything, or does not answer, or the user will not wait."""
+        progress = Progress(label=study.label, metric="", stage="publishing", total=study.trials)
+
+        def waiting() -> None:
+            if self._stop.is_set() and store.study(study.id).state is StudyState.STOPPED:
+                self._publisher.stop()
+            self._on_progress(replace(progress, left=None))
+
+        self._publisher.drain(waiting)
+
+    def _work(self, store: Store, claim: Claim, lease: Lease) -> None:
+        started = time.monotonic()
+        label = claim.study.label
+        self._on_progress(Progress(label=label, metric="", stage="reading data", total=claim.study.trials))
+        self.start_pool()
+        spec, dataset = read_data(StudySpec.from_mapping(claim.study.spec))
+        if claim.study.split_hash not in (None, dataset.split_hash):
+            raise BadInputError(
+                "The data are not those that this study began with: its splits would mix. Submit a new study.",
+                spec.data.source,
+            )
+        metric = Metric(spec.metric or Metric.ERROR)
+        self._on_progress(Progress(label=label, metric=metric, stage="starting workers", total=claim.study.trials))
+        pool = self._ready_pool(spec)
+        pool.load(dataset)
+        key = f"study-{claim.study.id}-started"
+        store.started(claim, dataset.split_hash, facts=(Fact(key=key, kind=FactKind.STUDY_STARTED),))
+        proposals = Proposals(spec, dataset.input_shape, label, store.optuna_trials(claim.study.id))
+        checkpoint = Checkpoint(self._places.home / "studies" / str(claim.study.id) / "best.safetensors")
+        dispatcher = Dispatcher(
+            claim=claim,
+            spec=spec,
+            metric=metric,
+            store=store,
+            pool=pool,
+            proposals=proposals,
+            checkpoint=checkpoint,
+            decisions=decision_epochs(spec),
+            name_worker=_worker_name,
+            known=store.trials(claim.study.id),
+            on_progress=self._on_progress,
+            signals=Signals(stop=self._stop.is_set, cancel=lease.cancelled, renew=lease.check),
+            started=started,
+        )
+        dispatcher.work()
+        if lease.cancelled():
+            store.finish(claim, StudyState.CANCELLED, facts=self._ended_facts(store, claim))
+        elif self._stop.is_set():
+            store.finish(claim, StudyState.STOPPED)
+        elif proposals.best() is None:
+            store.finish(claim, StudyState.FAILED, error=_why_none(store, claim), facts=self._ended_facts(store, claim))
+        else:
+            self._on_progress(dispatcher.progress("testing the winner"))
+            result = conclude(
+                claim=claim,
+                spec=spec,
+                metric=metric,
+                dataset=dataset,
+                pool=pool,
+                proposals=proposals,
+                checkpoint=checkpoint,
+                trials=store.trials(claim.study.id),
+                epochs=store.epochs(claim.study.id),
+                folder=self._places.home / "studies" / str(claim.study.id),
+                started=started,
+            )
+            lease.check()
+            store.finish(claim, StudyState.FINISHED, result=result, facts=self._ended_facts(store, claim))
+        self._on_progress(dispatcher.progress("done"))
+
+    def _ready_pool(self, spec: StudySpec) -> Pool:
+        from search.pool import fit_workers
+
+        self.start_pool()
+        assert self._pool is not None  # noqa: S101 - for the type checker: start_pool() has set it
+        pool = self._pool.result()
+        workers = spec.workers
+        pool.open(fit_workers(workers.count, workers.cpus, workers.gpus, pool.capacity))
+        return pool
+
+    def _ended_facts(self, store: Store, claim: Claim) -> tuple[Fact, ...]:
+        """The study's end, under a key of its own for each claim: a resumed study ends once more."""
+        return (Fact(key=f"study-{claim.study.id}-ended-{claim.token}", kind=FactKind.STUDY_ENDED),)
+
+
+def _start_pool(places: Places) -> Pool:
+    from search.pool import Pool, WorkerShape
+
+    pool = Pool.start(places.ray, places.home)
+    if places.ray is None:
+        # The default workers come up while the data are still being read; a study of another shape replaces them.
+        pool.open(WorkerShape(count=max(1, int(pool.capacity.cpus)), cpus=1.0, gpus=0.0))
+    return pool
+
+
+def _why_none(store: Store, claim: Claim) -> str:
+    """The most frequent reason among the failed trials, with its count."""
+    trials = store.trials(claim.study.id)
+    failed = [trial for trial in trials if trial.state is TrialState.FAILED]
+    if not failed:
+        return f"none of {len(trials)} trials was trained to its end: give the study more time or more trials"
+    reasons = [trial.error or "no reason was given" for trial in failed]
+    common = max(set(reasons), key=reasons.count)
+    return f"none of {len(trials)} trials was good; {reasons.count(common)} of them failed because {common}"
+
+
+def _dispatcher_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _worker_name(worker: int) -> str:
+    return f"worker-{worker + 1}"

@@ -1,0 +1,190 @@
+"""The end of a study: the winner's weights, its one look at the test split, its champion folder, its plots, its result."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurosweep.errors import NeurosweepError
+from search import worth
+from search.checkpoint import BestNetwork, Checkpoint
+from search.plots import draw
+from search.pool import Pool
+from search.spec import StudySpec
+from search.study import Proposals
+from storage.records import Claim, EpochRow, TrialRecord, TrialState
+from trainer.data.dataset import Dataset
+from trainer.settings import Settings
+from trainer.work import Metric, Outcome, TrialWork
+
+LEADERS = 5
+
+
+def conclude(
+    *,
+    claim: Claim,
+    spec: StudySpec,
+    metric: Metric,
+    dataset: Dataset,
+    pool: Pool,
+    proposals: Proposals,
+    checkpoint: Checkpoint,
+    trials: Sequence[TrialRecord],
+    epochs: Sequence[EpochRow],
+    folder: Path,
+    started: float,
+) -> dict[str, Any]:
+    """Chooses the winner, opens the test split for it, and writes the champion and the plots into `folder`.
+
+    A study that is resumed and has the same winner as before keeps its test figures: the split stays shut.
+
+    Args:
+        started: When the study was claimed, by `time.monotonic`.
+
+    Returns:
+        The result, as JSON values.
+
+    Raises:
+        NeurosweepError: The winner could not be trained again or saved.
+    """
+    winner = _leaders(trials)[0]
+    settings = Settings.from_json(winner.settings)
+    weights = _winning_weights(winner, settings, spec, metric, pool, checkpoint)
+    earlier = (claim.study.result or {}).get("best") or {}
+    test = None
+    if earlier.get("trial") == winner.number:
+        figures = {key: earlier[key] for key in ("test", "test_interval")}
+    else:
+        test = pool.test(settings, weights, metric)
+        bounds = worth.interval(metric, test, dataset.outputs, spec.seed)
+        figures = {"test": test.value, "test_interval": list(bounds)}
+    _save_champion(folder / "champion", pool.export(settings, weights), dataset)
+    draw(
+        folder / "plots",
+        metric=metric,
+        trials=trials,
+        epochs=epochs,
+        study=proposals.optuna_study,
+        dataset=dataset,
+        test=test,
+    )
+    return _result(claim, spec, metric, dataset, trials, winner, figures, time.monotonic() - started)
+
+
+def _leaders(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Complete trials, best first; of equal ones the earlier first, as Optuna does."""
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.validation is not None]
+    return sorted(complete, key=lambda trial: (trial.validation, trial.number))
+
+
+def _winning_weights(
+    winner: TrialRecord, settings: Settings, spec: StudySpec, metric: Metric, pool: Pool, checkpoint: Checkpoint
+) -> dict[str, Any]:
+    """The kept weights; where they are missing or damaged, the winner is trained again from its seed."""
+    best = checkpoint.best
+    if best is not None and best.trial == winner.number:
+        return best.weights
+    epochs = spec.budget.epochs
+    pool.submit(
+        0,
+        TrialWork(
+            trial=winner.number,
+            settings=settings,
+            seed=winner.seed,
+            metric=metric,
+            epochs=epochs,
+            until=epochs,
+            keep_up_to=math.inf,
+        ),
+    )
+    while not (done := pool.collect(1.0)):
+        pass
+    result = done[0].result
+    if result is None or result.outcome is not Outcome.FINISHED or result.weights is None:
+        reason = done[0].death or (result.reason if result else None) or "it gave no weights"
+        raise NeurosweepError(f"The winner, trial {winner.number}, could not be trained again: {reason}")
+    checkpoint.keep(
+        BestNetwork(trial=winner.number, validation=float(winner.validation or 0.0), weights=result.weights)
+    )
+    return result.weights
+
+
+def _save_champion(folder: Path, program: bytes, dataset: Dataset) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "network.pt2").write_bytes(program)
+    (folder / "preprocessing.json").write_text(json.dumps(asdict(dataset.preprocessing)), encoding="utf-8")
+    if isinstance(dataset.example, np.ndarray):
+        np.save(folder / "example.npy", dataset.example, allow_pickle=False)
+    else:
+        (folder / "example.json").write_text(json.dumps(dataset.example), encoding="utf-8")
+
+
+def _result(
+    claim: Claim,
+    spec: StudySpec,
+    metric: Metric,
+    dataset: Dataset,
+    trials: Sequence[TrialRecord],
+    winner: TrialRecord,
+    figures: dict[str, Any],
+    seconds: float,
+) -> dict[str, Any]:
+    counts = {state: sum(trial.state is state for trial in trials) for state in TrialState}
+    chance = worth.chance(metric, dataset)
+    train, validation = float(winner.train or 0.0), float(winner.validation or 0.0)
+    low, high = figures["test_interval"]
+    return {
+        "study": claim.study.label,
+        "state": "finished",
+        "metric": str(metric),
+        "trials": {
+            "total": len(trials),
+            "complete": counts[TrialState.COMPLETE],
+            "pruned": counts[TrialState.PRUNED],
+            "failed": counts[TrialState.FAILED],
+        },
+        "best": {
+            "trial": winner.number,
+            "params": winner.params,
+            "train": train,
+            "validation": validation,
+            **figures,
+            "epochs": winner.best_epoch,
+            "weights": winner.weights,
+            "model": f"models:/{claim.study.name}@champion",
+        },
+        "splits": {
+            "train": len(dataset.train),
+            "validation": len(dataset.validation),
+            "test": len(dataset.test),
+        },
+        "seconds": round(seconds, 2),
+        "chance": chance,
+        "worth": worth.sentences(
+            metric=str(metric),
+            train=train,
+            validation=validation,
+            test=figures["test"],
+            bounds=(low, high),
+            rows=len(dataset.test),
+            chance=chance,
+            human=spec.human,
+        ),
+        "leader": [
+            {
+                "trial": trial.number,
+                "params": trial.params,
+                "train": trial.train,
+                "validation": trial.validation,
+                "epochs": trial.epochs,
+            }
+            for trial in _leaders(trials)[:LEADERS]
+        ],
+    }

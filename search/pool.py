@@ -1,0 +1,378 @@
+"""The worker pool: the one door to Ray. Everyone else sees submit, collect and stop.
+
+A worker is a long-lived actor. It imports torch once, holds the dataset once, and stays warm from trial to trial and
+from study to study. Calls to one worker are served in the order in which they were made; a second thread in it answers
+what it is doing and takes the order to halt, while the first one trains.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Both are read when Ray is imported: no usage reports, and no advice about its next version on the user's screen.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+import ray.exceptions
+
+from neurosweep.errors import BadInputError, NeurosweepError, UnreachableError
+from search.progress import WorkerActivity
+from trainer.data.dataset import Dataset, Preprocessing, Split, Task
+from trainer.settings import Settings
+from trainer.work import EpochResult, Metric, SegmentResult, TestResult, TrialWork
+
+OBJECT_STORE_BYTES = 512 * 1024**2
+"""Least size of our own Ray's object store; it holds the datasets and nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerShape:
+    """How many workers, and what each one holds.
+
+    Attributes:
+        cpus: CPU threads of each worker; under 1, several share one.
+        gpus: Share of a GPU of each worker.
+    """
+
+    count: int
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """What the machine or the cluster has."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What came back from a worker: a result, or the reason why the worker is gone."""
+
+    worker: int
+    work: TrialWork
+    result: SegmentResult | None = None
+    death: str | None = None
+
+
+def fit_workers(count: int | str, cpus: float, gpus: float | str, capacity: Capacity) -> WorkerShape:
+    """The workers that a study gets here.
+
+    ``auto`` workers are as many as the CPUs allow; where there are GPUs, at most four share one, and each gets an even
+    share of what is there.
+
+    Raises:
+        BadInputError: One worker, or as many as were asked for, does not fit.
+    """
+    if cpus > capacity.cpus:
+        raise BadInputError(
+            f"A worker needs {cpus:g} CPUs, and there are {capacity.cpus:g} here: lower workers.cpus.", "workers.cpus"
+        )
+    by_cpu = int(capacity.cpus / cpus + 1e-9)
+    if gpus == "auto":
+        if capacity.gpus == 0:
+            share = 0.0
+            fitting = by_cpu
+        else:
+            fitting = min(by_cpu, int(4 * capacity.gpus)) if count == "auto" else int(count)
+            share = min(1.0, round(capacity.gpus / max(1, fitting) - 0.0005, 3))
+    else:
+        share = float(gpus)
+        if share > capacity.gpus:
+            raise BadInputError(
+                f"A worker needs {share:g} GPUs, and there are {capacity.gpus:g} here: lower workers.gpus.",
+                "workers.gpus",
+            )
+        fitting = min(by_cpu, int(capacity.gpus / share + 1e-9)) if share else by_cpu
+    wanted = fitting if count == "auto" else int(count)
+    if wanted > by_cpu or (share and wanted * share > capacity.gpus + 1e-9):
+        raise BadInputError(
+            f"{wanted} workers of {cpus:g} CPUs and {share:g} GPUs do not fit on {capacity.cpus:g} CPUs and "
+            f"{capacity.gpus:g} GPUs: lower workers.count, or say auto.",
+            "workers.count",
+        )
+    return WorkerShape(count=wanted, cpus=cpus, gpus=share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TrainingData:
+    """What every worker keeps of a study's data: all but the test split."""
+
+    train: Split
+    validation: Split
+    preprocessing: Preprocessing
+    task: Task
+    input_shape: tuple[int, ...]
+    outputs: int
+
+
+class _Worker:
+    """The actor. Lives in a process of its own, so nothing of it is shared with the dispatcher."""
+
+    def __init__(self, threads: int) -> None:
+        # A Control-C in the terminal reaches this process too; only the dispatcher decides what it means.
+        import trainer.worker
+
+        self._trainer_class = trainer.worker.Trainer
+        self._trainer: trainer.worker.Trainer | None = None
+        self._threads = threads
+        self._halt = threading.Event()
+        self._activity: tuple[int, int, int] | None = None
+
+    def load(self, data: _TrainingData) -> None:
+        """Holds another study's data; what is left of the study before is dropped."""
+        self._halt.clear()
+        self._trainer = self._trainer_class(
+            train=data.train,
+            validation=data.validation,
+            preprocessing=data.preprocessing,
+            task=data.task,
+            input_shape=data.input_shape,
+            outputs=data.outputs,
+            threads=self._threads,
+        )
+
+    def _loaded(self) -> Any:
+        if self._trainer is None:
+            raise NeurosweepError("A worker was given work before it was given data.")
+        return self._trainer
+
+    def segment(self, work: TrialWork) -> SegmentResult:
+        self._activity = (work.trial, 0, work.epochs)
+
+        def on_epoch(result: EpochResult) -> None:
+            self._activity = (work.trial, result.epoch, work.epochs)
+
+        try:
+            result: SegmentResult = self._loaded().segment(work, self._halt.is_set, on_epoch)
+            return result
+        finally:
+            self._activity = None
+
+    def forget(self, trial: int) -> None:
+        self._loaded().forget(trial)
+
+    def test(self, settings: Settings, weights: dict[str, Any], metric: Metric, split: Split) -> TestResult:
+        result: TestResult = self._loaded().test(settings, weights, metric, split)
+        return result
+
+    def export(self, settings: Settings, weights: dict[str, Any]) -> bytes:
+        program: bytes = self._loaded().export(settings, weights)
+        return program
+
+    @ray.method(concurrency_group="control")
+    def activity(self) -> tuple[int, int, int] | None:
+        """The trial that is being trained, its last finished epoch and its last epoch at most."""
+        return self._activity
+
+    @ray.method(concurrency_group="control")
+    def halt(self) -> None:
+        """Ends the segment that runs, and those that wait, as soon as the trainer looks up."""
+        self._halt.set()
+
+
+@dataclass
+class _Member:
+    """One worker as the pool sees it: its actor, and the calls that it has not answered, oldest first."""
+
+    actor: Any
+    pending: list[tuple[Any, TrialWork]] = field(default_factory=list)
+
+
+class Pool:
+    """Workers on our own Ray or on a cluster. Used from one thread, but for `start`, which may run in another."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self._shape: WorkerShape | None = None
+        self._members: list[_Member] = []
+        self._data: Any = None
+        self._test: Any = None
+
+    @classmethod
+    def start(cls, address: str | None, home: Path) -> Pool:
+        """Connects to the cluster at `address`, or starts a Ray on this machine that ends with this process.
+
+        Raises:
+            UnreachableError: There is no such cluster, or it wants another token.
+        """
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                if address is None:
+                    ray.init(
+                        address="local",
+                        num_cpus=os.cpu_count(),
+                        include_dashboard=False,
+                        object_store_memory=OBJECT_STORE_BYTES,
+                        **quiet,
+                    )
+                else:
+                    ray.init(address=address, **quiet)
+            except (ConnectionError, OSError, RuntimeError, ValueError) as exc:
+                if address is None:
+                    raise UnreachableError(f"Ray could not be started on this machine: {_first_line(exc)}") from exc
+                raise UnreachableError(
+                    f"No Ray cluster answers at {address}, or it wants another token (RAY_AUTH_TOKEN): "
+                    f"{_first_line(exc)}",
+                    "--ray",
+                ) from exc
+        resources = ray.cluster_resources()
+        return cls(Capacity(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0)))
+
+    def open(self, shape: WorkerShape) -> None:
+        """Brings the workers up without waiting for them; those of the same shape are kept as they are."""
+        if self._shape is not None and (shape.cpus, shape.gpus) != (self._shape.cpus, self._shape.gpus):
+            self._kill(self._members)
+            self._members = []
+        while len(self._members) > shape.count:
+            self._kill([self._members.pop()])
+        self._shape = shape
+        while len(self._members) < shape.count:
+            self._members.append(_Member(self._spawn()))
+
+    def load(self, dataset: Dataset) -> None:
+        """Puts the dataset once into the object store and lets every worker take it from there."""
+        data = _TrainingData(
+            train=dataset.train,
+            validation=dataset.validation,
+            preprocessing=dataset.preprocessing,
+            task=dataset.task,
+            input_shape=dataset.input_shape,
+            outputs=dataset.outputs,
+        )
+        self._data, self._test = ray.put(data), ray.put(dataset.test)
+        for member in self._members:
+            # What is still under way belongs to the study before; its results are nobody's.
+            member.pending = []
+            member.actor.load.remote(self._data)
+
+    @property
+    def size(self) -> int:
+        return len(self._members)
+
+    def outstanding(self, worker: int) -> int:
+        """How many segments a worker has been given and has not answered."""
+        return len(self._members[worker].pending)
+
+    def submit(self, worker: int, work: TrialWork) -> None:
+        member = self._members[worker]
+        member.pending.append((member.actor.segment.remote(work), work))
+
+    def forget(self, worker: int, trial: int) -> None:
+        """Lets a worker drop the state of a paused trial."""
+        self._members[worker].actor.forget.remote(trial)
+
+    def collect(self, timeout: float) -> list[Done]:
+        """What has come back, in the order of submission for each worker; waits up to `timeout` seconds for the first.
+
+        A worker that died is replaced before this returns; all that it had been given comes back with its death.
+        """
+        refs = [ref for member in self._members for ref, _ in member.pending]
+        if not refs:
+            return []
+        ray.wait(refs, num_returns=1, timeout=timeout, fetch_local=False)
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        answered = set(ready)
+        done: list[Done] = []
+        for worker, member in enumerate(self._members):
+            while member.pending and member.pending[0][0] in answered:
+                ref, work = member.pending.pop(0)
+                try:
+                    done.append(Done(worker=worker, work=work, result=ray.get(ref)))
+                except ray.exceptions.RayError as exc:
+                    lost = [work, *(waiting for _, waiting in member.pending)]
+                    done.extend(Done(worker=worker, work=each, death=_first_line(exc)) for each in lost)
+                    self._replace(worker)
+                    break
+        return done
+
+    def activity(self, names: Callable[[int], str], timeout: float = 0.5) -> tuple[WorkerActivity, ...]:
+        """What each worker is doing; one that does not answer in time counts as waiting."""
+        calls = [member.actor.activity.remote() for member in self._members]
+        answered, _ = ray.wait(calls, num_returns=len(calls), timeout=timeout) if calls else ([], [])
+        activities = []
+        for worker, call in enumerate(calls):
+            try:
+                now = ray.get(call) if call in answered else None
+            except ray.exceptions.RayError:
+                now = None
+            trial, epoch, epochs = now if now is not None else (None, 0, 0)
+            activities.append(WorkerActivity(name=names(worker), trial=trial, epoch=epoch, epochs=epochs))
+        return tuple(activities)
+
+    def halt(self) -> None:
+        """Tells every worker to end its segment; what is under way comes back as stopped."""
+        for member in self._members:
+            member.actor.halt.remote()
+
+    def test(self, settings: Settings, weights: dict[str, Any], metric: Metric) -> TestResult:
+        """Opens the test split, for the one network that has been chosen.
+
+        Raises:
+            NeurosweepError: The worker failed.
+        """
+        actor = self._members[0].actor
+        return self._answer(actor.test.remote(settings, weights, metric, self._test))
+
+    def export(self, settings: Settings, weights: dict[str, Any]) -> bytes:
+        """The network as a `torch.export` program.
+
+        Raises:
+            NeurosweepError: The worker failed.
+        """
+        program: bytes = self._answer(self._members[0].actor.export.remote(settings, weights))
+        return program
+
+    def close(self) -> None:
+        """Ends the workers, and our own Ray with them."""
+        self._kill(self._members)
+        self._members = []
+        ray.shutdown()
+
+    def _spawn(self) -> Any:
+        shape = self._shape
+        assert shape is not None  # noqa: S101 - for the type checker: open() has set it
+        remote = ray.remote(_Worker).options(
+            num_cpus=shape.cpus,
+            num_gpus=shape.gpus,
+            concurrency_groups={"control": 1},
+            max_restarts=0,
+            max_task_retries=0,
+        )
+        return remote.remote(max(1, int(shape.cpus)))
+
+    def _replace(self, worker: int) -> None:
+        self._kill([self._members[worker]])
+        self._members[worker] = _Member(self._spawn())
+        self._members[worker].actor.load.remote(self._data)
+
+    def _kill(self, members: list[_Member]) -> None:
+        for member in members:
+            ray.kill(member.actor)
+
+    def _answer(self, call: Any) -> Any:
+        try:
+            return ray.get(call)
+        except ray.exceptions.RayError as exc:
+            raise NeurosweepError(f"A worker failed: {_first_line(exc)}") from exc
+
+
+def _first_line(exc: BaseException) -> str:
+    """The telling line of an error: Ray puts the remote traceback first and the cause last."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    if not lines:
+        return type(exc).__name__
+    return lines[-1] if isinstance(exc, ray.exceptions.RayTaskError) else lines[0]

@@ -1,0 +1,73 @@
+"""The publisher's process, as the engine sees it: started beside the dispatcher, asked to drain, and ended.
+
+It has a process of its own so that MLflow never holds training up. Addresses, which may hold passwords, reach it
+through its environment; orders through its standard input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+from search.places import Places
+
+DRAIN_SECONDS = 300.0
+"""The longest that the end of a study waits for MLflow; what is left then is published by the next one."""
+
+
+class Publisher:
+    """A running `python -m storage.publisher`."""
+
+    def __init__(self, places: Places) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "storage.publisher"],
+            env={
+                **os.environ,
+                "NEUROSWEEP_DATABASE_URL": places.database,
+                "MLFLOW_TRACKING_URI": places.tracking,
+                "NEUROSWEEP_HOME": str(places.home),
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # A Control-C in the terminal is the dispatcher's to answer.
+            start_new_session=True,
+        )
+
+    def drain(self, waiting: Callable[[], None]) -> bool:
+        """Lets everything that is in the outbox reach MLflow, then ends the process.
+
+        Args:
+            waiting: Called about five times a second; what it raises ends the waiting.
+
+        Returns:
+            Whether all was published.
+        """
+        self._order("drain\n")
+        for _ in range(int(DRAIN_SECONDS * 5)):
+            try:
+                return self._process.wait(0.2) == 0
+            except subprocess.TimeoutExpired:
+                waiting()
+        self.stop()
+        return False
+
+    def stop(self) -> None:
+        """Ends the process after the fact that it is publishing; the outbox keeps the rest."""
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _order(self, line: str) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            if self._process.stdin is not None:
+                self._process.stdin.write(line.encode())
+                self._process.stdin.flush()

@@ -1,0 +1,20 @@
+"""Whether a study would run: reads its data and holds the study file against them. Starts neither torch nor Ray."""
+
+from __future__ import annotations
+
+from trainer.data.load import load
+
+from search.spec import StudySpec
+from search.study_file import check_against_data, data_request
+from trainer.data.dataset import Dataset
+
+
+def read_data(spec: StudySpec) -> tuple[StudySpec, Dataset]:
+    """The dataset of a study, and the study with its task and metric told from it.
+
+    Raises:
+        DataError: The data can't be read or split as the study asks.
+        StudyFileError: The study asks for what these data can't give.
+    """
+    dataset = load(data_request(spec))
+    return check_against_data(spec, dataset), dataset

@@ -1,0 +1,176 @@
+"""One database: its engine, its settings, its schema, and its errors in words."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from neurosweep.errors import BadInputError, NeurosweepError, UnreachableError
+
+VERSION_TABLE = "neurosweep_version"
+HEAD = "0001"
+"""The newest migration in ``storage/migrations/versions``; a test holds it to Alembic's own answer."""
+
+MIGRATION_LOCK = 0x6E65_7572_6F73
+"""Key of PostgreSQL's advisory lock around migrations."""
+
+POSTGRES_OPTIONS = "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=15s"
+
+SQLITE_BUSY_SECONDS = 30
+
+
+def open_engine(url: str) -> sa.Engine:
+    """An engine for SQLite (in WAL mode, its folder made) or PostgreSQL (through psycopg 3).
+
+    Raises:
+        BadInputError: The address is of neither.
+    """
+    address = _address(url)
+    if address.get_backend_name() == "sqlite":
+        if address.database and address.database != ":memory:":
+            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(address, connect_args={"timeout": SQLITE_BUSY_SECONDS})
+        sa.event.listen(engine, "connect", _set_pragmas)
+        sa.event.listen(engine, "begin", _begin_immediately)
+        return engine
+    options = f"{address.query.get('options', '')} {POSTGRES_OPTIONS}".strip()
+    return sa.create_engine(
+        address.update_query_dict({"options": options}), pool_pre_ping=True, connect_args={"connect_timeout": 10}
+    )
+
+
+def _address(url: str) -> sa.URL:
+    try:
+        address = sa.make_url(url)
+    except SQLAlchemyError:
+        # The message would repeat the address, password and all.
+        raise BadInputError(
+            "A database address must look like sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE.",
+            "--database",
+        ) from None
+    if address.drivername in ("postgres", "postgresql"):
+        return address.set(drivername="postgresql+psycopg")
+    if address.drivername in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):
+        return address
+    raise BadInputError(
+        f"The database must be SQLite or PostgreSQL, but the address begins with {address.drivername!r}.", "--database"
+    )
+
+
+def _set_pragmas(connection: sqlite3.Connection, _: object) -> None:
+    # The driver must not begin transactions by itself: `_begin_immediately` does, and takes the write lock at once.
+    connection.isolation_level = None
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_immediately(connection: sa.Connection) -> None:
+    # A transaction that reads first and writes later would fail at once, not wait, when another one writes between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes", True) else "BEGIN")
+
+
+def now(connection: sa.Connection) -> sa.ColumnElement[float]:
+    """Seconds since 1970 on the database's clock, as an SQL expression."""
+    if connection.dialect.name == "sqlite":
+        return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double())
+    return sa.cast(sa.literal_column("extract(epoch from clock_timestamp())"), sa.Double())
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Brings the schema up to date; one process does it, the others wait and find it done.
+
+    Raises:
+        NeurosweepError: The database is of a newer program.
+        UnreachableError: It does not answer.
+    """
+    with translated(engine):
+        with engine.connect() as connection:
+            if _version(connection) == HEAD:
+                return
+        with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text("SET LOCAL lock_timeout = '60s'"))
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+            _upgrade(connection)
+
+
+def _version(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        return None
+    version: str | None = connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 - ours
+    return version
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    # Alembic takes 0.3 s to import: only here, where there is something to migrate.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    version = _version(connection)
+    if version is not None:
+        try:
+            ScriptDirectory.from_config(config).get_revision(version)
+        except CommandError as exc:
+            raise NeurosweepError(
+                f"This database is of a newer neurosweep (its schema is {version}, this program knows up to {HEAD}): "
+                "upgrade the program.",
+                "--database",
+            ) from exc
+    command.upgrade(config, "head")
+
+
+@contextlib.contextmanager
+def translated(engine: sa.Engine) -> Iterator[None]:
+    """Turns a driver's errors into ours; the text never holds a password."""
+    try:
+        yield
+    except NoSuchModuleError as exc:
+        raise BadInputError(f"There is no driver for this database: {exc}", "--database") from exc
+    except (OperationalError, InterfaceError) as exc:
+        raise UnreachableError(f"The database {place(engine)} can't be used: {_reason(exc)}", "--database") from exc
+    except DBAPIError as exc:
+        raise NeurosweepError(f"The database {place(engine)} refused: {_reason(exc)}", "--database") from exc
+
+
+def place(engine: sa.Engine) -> str:
+    """Which database this is, without user, password or query."""
+    url = engine.url
+    return str(url.database) if url.get_backend_name() == "sqlite" else f"{url.host}/{url.database}"
+
+
+def _reason(exc: DBAPIError) -> str:
+    lines = [line.strip() for line in str(exc.orig).splitlines() if line.strip()]
+    return lines[0] if lines else type(exc.orig).__name__
+
+
+def _passes_by(exc: BaseException) -> bool:
+    """Whether the same transaction may well succeed a moment later."""
+    if not isinstance(exc, DBAPIError):
+        return False
+    state: Any = getattr(exc.orig, "sqlstate", None)
+    return bool(
+        exc.connection_invalidated
+        or state in ("40001", "40P01", "55P03", "57P01")
+        or "database is locked" in str(exc.orig)
+    )
+
+
+transaction_retry = retry(
+    retry=retry_if_exception(_passes_by),
+    stop=stop_after_attempt(6),
+    wait=wait_random_exponential(multiplier=0.2, max=5),
+    reraise=True,
+)
+"""Runs a whole transaction again after a lost connection or a lock; it must be harmless when it has gone through."""

@@ -1,0 +1,21 @@
+"""The first schema.
+
+Going back drops every study.
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+from storage.schema import metadata
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    metadata.create_all(op.get_bind())
+
+
+def downgrade() -> None:
+    metadata.drop_all(op.get_bind())

@@ -1,0 +1,224 @@
+"""The queue of studies: submitted, claimed with a lease and a fencing token, cancelled, put back."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from neurosweep.errors import BadInputError, LeaseLostError, NoSuchStudyError
+from storage.database import now
+from storage.records import Claim, NewStudy, StudyRecord, StudyState, StudySummary, TrialState
+from storage.schema import study, trial
+
+_COLUMNS = [
+    study.c[name]
+    for name in (
+        "id",
+        "name",
+        "number",
+        "spec",
+        "text",
+        "trials",
+        "state",
+        "created_at",
+        "started_at",
+        "ended_at",
+        "error",
+        "result",
+        "split_hash",
+        "cancel_requested",
+    )
+]
+
+_RESUMABLE = (StudyState.STOPPED, StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
+
+NUMBER_ATTEMPTS = 20
+"""Studies of one name that are submitted at the same moment race for a number; each loser tries the next one."""
+
+
+def to_record(row: sa.Row[Any]) -> StudyRecord:
+    values = row._mapping
+    return StudyRecord(**{**values, "state": StudyState(values["state"])})
+
+
+def by_id(connection: sa.Connection, study_id: int) -> StudyRecord:
+    row = connection.execute(sa.select(*_COLUMNS).where(study.c.id == study_id)).one_or_none()
+    if row is None:
+        raise NoSuchStudyError(f"There is no study with the id {study_id}.")
+    return to_record(row)
+
+
+def submit(connection: sa.Connection, new: NewStudy) -> StudyRecord:
+    """Puts a study into the queue under the next free number of its name."""
+    for _ in range(NUMBER_ATTEMPTS):
+        newest = connection.scalar(sa.select(sa.func.max(study.c.number)).where(study.c.name == new.name))
+        values = {
+            "name": new.name,
+            "number": (newest or 0) + 1,
+            "spec": new.spec,
+            "text": new.text,
+            "trials": new.trials,
+            "state": StudyState.QUEUED,
+            "created_at": datetime.now(UTC),
+        }
+        try:
+            with connection.begin_nested():
+                row = connection.execute(sa.insert(study).values(values).returning(*_COLUMNS)).one()
+        except IntegrityError:
+            continue
+        return to_record(row)
+    raise BadInputError(f"Too many studies named {new.name!r} are being submitted at once: try again.")
+
+
+def find(connection: sa.Connection, label: str) -> StudyRecord:
+    """The newest study of a name, or the N-th of ``name@N``.
+
+    Raises:
+        NoSuchStudyError: There is none; the message names near ones.
+    """
+    name, _, number = label.partition("@")
+    query = sa.select(*_COLUMNS).where(study.c.name == name).order_by(study.c.number.desc()).limit(1)
+    if number:
+        # No study's number is that long; a longer one would not fit the column.
+        wanted = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0
+        query = query.where(study.c.number == wanted)
+    row = connection.execute(query).one_or_none()
+    if row is not None:
+        return to_record(row)
+    names = connection.scalars(sa.select(study.c.name).distinct()).all()
+    raise NoSuchStudyError(f"There is no study {label!r}{_hint(name, label, names)}.")
+
+
+def _hint(name: str, label: str, names: Sequence[str]) -> str:
+    if name in names:
+        return f"; `neurosweep list` shows which numbers {name!r} has"
+    near = difflib.get_close_matches(label, names, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return "; `neurosweep list` shows the studies that are there" if names else ": none has been submitted yet"
+
+
+def claim(connection: sa.Connection, dispatcher: str, lease_seconds: float, study_id: int | None) -> Claim | None:
+    """Takes the oldest study that waits, or whose dispatcher has not renewed its lease, in one statement."""
+    clock = now(connection)
+    waiting = sa.or_(
+        study.c.state == StudyState.QUEUED,
+        sa.and_(study.c.state == StudyState.RUNNING, study.c.leased_until < clock),
+    )
+    chosen = sa.select(study.c.id).where(waiting).order_by(study.c.id).limit(1)
+    if study_id is not None:
+        chosen = chosen.where(study.c.id == study_id)
+    # SQLite has no such lock and needs none: its transaction holds the only write lock there is.
+    chosen = chosen.with_for_update(skip_locked=True)
+    row = connection.execute(
+        sa.update(study)
+        .where(study.c.id == chosen.scalar_subquery())
+        .values(
+            state=StudyState.RUNNING,
+            dispatcher=dispatcher,
+            token=study.c.token + 1,
+            leased_until=clock + lease_seconds,
+            started_at=sa.func.coalesce(study.c.started_at, datetime.now(UTC)),
+            ended_at=None,
+            error=None,
+        )
+        .returning(*_COLUMNS, study.c.token)
+    ).one_or_none()
+    if row is None:
+        return None
+    values = dict(row._mapping)
+    token = values.pop("token")
+    return Claim(study=StudyRecord(**{**values, "state": StudyState(values["state"])}), token=token)
+
+
+def fence(connection: sa.Connection, held: Claim, **values: Any) -> bool:
+    """The first statement of every transaction of a dispatcher: locks its study's row and checks its token.
+
+    Returns:
+        Whether a cancel was requested.
+
+    Raises:
+        LeaseLostError: Another dispatcher has taken the study over, or it is no longer running.
+    """
+    row = connection.execute(
+        sa.update(study)
+        .where(study.c.id == held.study.id, study.c.token == held.token, study.c.state == StudyState.RUNNING)
+        .values(values or {"token": study.c.token})
+        .returning(study.c.cancel_requested)
+    ).one_or_none()
+    if row is None:
+        raise LeaseLostError(f"Another dispatcher works on {held.study.label} now.")
+    return bool(row.cancel_requested)
+
+
+def renew(connection: sa.Connection, held: Claim, lease_seconds: float) -> bool:
+    return fence(connection, held, leased_until=now(connection) + lease_seconds)
+
+
+def finish(
+    connection: sa.Connection, held: Claim, state: StudyState, error: str | None, result: dict[str, Any] | None
+) -> None:
+    values: dict[str, Any] = {"state": state, "error": error, "ended_at": datetime.now(UTC), "leased_until": None}
+    if result is not None:
+        values["result"] = result
+    fence(connection, held, **values)
+
+
+def request_cancel(connection: sa.Connection, study_id: int) -> StudyRecord:
+    """Ends a waiting study at once; a running one's dispatcher hears of it with its next heartbeat."""
+    running = study.c.state == StudyState.RUNNING
+    ends = study.c.state.in_([StudyState.QUEUED, StudyState.STOPPED])
+    connection.execute(sa.update(study).where(study.c.id == study_id, running).values(cancel_requested=True))
+    connection.execute(
+        sa.update(study)
+        .where(study.c.id == study_id, ends)
+        .values(state=StudyState.CANCELLED, ended_at=datetime.now(UTC))
+    )
+    return by_id(connection, study_id)
+
+
+def requeue(connection: sa.Connection, study_id: int, trials: int | None) -> StudyRecord:
+    """Puts an ended study back, with the trials that are there and, where asked for, a larger number of them.
+
+    Raises:
+        BadInputError: Fewer trials are asked for than there are.
+    """
+    record = by_id(connection, study_id)
+    have = connection.scalar(sa.select(sa.func.count()).where(trial.c.study_id == study_id)) or 0
+    wanted = trials or record.trials
+    if wanted < have:
+        raise BadInputError(f"{record.label} has {have} trials already: ask for at least as many.", "--trials")
+    connection.execute(
+        sa.update(study)
+        .where(study.c.id == study_id, study.c.state.in_(_RESUMABLE))
+        .values(state=StudyState.QUEUED, cancel_requested=False)
+    )
+    connection.execute(sa.update(study).where(study.c.id == study_id).values(trials=wanted))
+    return by_id(connection, study_id)
+
+
+def summaries(connection: sa.Connection, study_id: int | None = None) -> list[StudySummary]:
+    """Studies, newest first, with their trials counted by state and their best metric."""
+    only = sa.true() if study_id is None else study.c.id == study_id
+    best = sa.func.min(trial.c.validation).filter(trial.c.state == TrialState.COMPLETE)
+    counted: dict[int, tuple[dict[TrialState, int], float]] = {}
+    matching = sa.true() if study_id is None else trial.c.study_id == study_id
+    for row in connection.execute(
+        sa.select(trial.c.study_id, trial.c.state, sa.func.count().label("n"), best.label("best"))
+        .where(matching)
+        .group_by(trial.c.study_id, trial.c.state)
+    ):
+        counts, least = counted.get(row.study_id, ({}, math.inf))
+        counts[TrialState(row.state)] = row.n
+        counted[row.study_id] = (counts, min(least, math.inf if row.best is None else row.best))
+    found = []
+    for record in map(to_record, connection.execute(sa.select(*_COLUMNS).where(only).order_by(study.c.id.desc()))):
+        counts, least = counted.get(record.id, ({}, math.inf))
+        found.append(StudySummary(study=record, counts=counts, best=None if math.isinf(least) else least))
+    return found

@@ -1,0 +1,145 @@
+"""What a dispatcher writes and reads of a study's trials: each turn in one transaction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from storage.inserting import insert_absent
+from storage.records import Batch, EndedTrial, EpochRow, Fact, ProposedTrial, TrialRecord, TrialState
+from storage.schema import epoch, outbox, trial
+
+
+def write(connection: sa.Connection, study_id: int, batch: Batch) -> None:
+    """Our own tables' part of a batch; doing it again changes nothing."""
+    _propose(connection, study_id, batch.proposed)
+    _report(connection, study_id, batch.epochs)
+    _assign(connection, study_id, batch.assigned)
+    _end(connection, study_id, batch.ended)
+    add_facts(connection, study_id, batch.facts)
+
+
+def add_facts(connection: sa.Connection, study_id: int, facts: Sequence[Fact]) -> None:
+    rows = [{"study_id": study_id, "key": fact.key, "kind": fact.kind, "trial": fact.trial} for fact in facts]
+    insert_absent(connection, outbox, rows, ("key",))
+
+
+def _propose(connection: sa.Connection, study_id: int, trials: Sequence[ProposedTrial]) -> None:
+    rows = [
+        {
+            "study_id": study_id,
+            "number": new.number,
+            "state": TrialState.RUNNING,
+            "params": new.params,
+            "settings": new.settings,
+            "seed": str(new.seed),
+            "started_at": new.started_at,
+        }
+        for new in trials
+    ]
+    insert_absent(connection, trial, rows, ("study_id", "number"))
+
+
+def _report(connection: sa.Connection, study_id: int, epochs: Sequence[EpochRow]) -> None:
+    rows = [
+        {
+            "study_id": study_id,
+            "trial": row.trial,
+            "epoch": row.epoch,
+            "train_loss": _finite(row.train_loss),
+            "train_metric": _finite(row.train_metric),
+            "validation_loss": _finite(row.validation_loss),
+            "validation_metric": _finite(row.validation_metric),
+            "seconds": row.seconds,
+            "at": row.at,
+        }
+        for row in epochs
+    ]
+    insert_absent(connection, epoch, rows, ("study_id", "trial", "epoch"))
+    furthest: dict[int, int] = {}
+    for row in epochs:
+        furthest[row.trial] = max(row.epoch, furthest.get(row.trial, 0))
+    _update(
+        connection,
+        study_id,
+        sa.update(trial).values(epochs=sa.bindparam("furthest")),
+        [{"n": number, "furthest": last} for number, last in furthest.items()],
+    )
+
+
+def _assign(connection: sa.Connection, study_id: int, assigned: dict[int, str]) -> None:
+    rows = [{"n": number, "by": worker} for number, worker in assigned.items()]
+    _update(connection, study_id, sa.update(trial).values(worker=sa.bindparam("by")), rows)
+
+
+def _end(connection: sa.Connection, study_id: int, trials: Sequence[EndedTrial]) -> None:
+    names = (
+        "state",
+        "train",
+        "validation",
+        "epochs",
+        "best_epoch",
+        "seconds",
+        "weights",
+        "worker",
+        "error",
+        "ended_at",
+    )
+    rows = [
+        {
+            "n": ended.number,
+            "new_state": ended.state,
+            "new_train": _finite(ended.train),
+            "new_validation": _finite(ended.validation),
+            "new_epochs": ended.epochs,
+            "new_best_epoch": ended.best_epoch,
+            "new_seconds": ended.seconds,
+            "new_weights": ended.weights,
+            "new_worker": ended.worker,
+            "new_error": ended.error,
+            "new_ended_at": ended.ended_at,
+        }
+        for ended in trials
+    ]
+    values = {name: sa.bindparam(f"new_{name}", type_=trial.c[name].type) for name in names}
+    _update(connection, study_id, sa.update(trial).values(values), rows)
+
+
+def _update(connection: sa.Connection, study_id: int, statement: sa.Update, rows: list[dict[str, Any]]) -> None:
+    """Runs an update for each row's trial number `n`."""
+    if rows:
+        here = sa.and_(trial.c.study_id == study_id, trial.c.number == sa.bindparam("n"))
+        connection.execute(statement.where(here), rows)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def trials(connection: sa.Connection, study_id: int) -> list[TrialRecord]:
+    """A study's trials by number."""
+    rows = connection.execute(sa.select(trial).where(trial.c.study_id == study_id).order_by(trial.c.number))
+    records = []
+    for row in rows:
+        values = dict(row._mapping)
+        del values["study_id"]
+        records.append(TrialRecord(**{**values, "state": TrialState(values["state"]), "seed": int(values["seed"])}))
+    return records
+
+
+def epochs(connection: sa.Connection, study_id: int, numbers: Sequence[int] | None) -> list[EpochRow]:
+    """Epochs of a study, or of some of its trials, by trial and epoch; what was not finite is NaN."""
+    query = sa.select(epoch).where(epoch.c.study_id == study_id).order_by(epoch.c.trial, epoch.c.epoch)
+    if numbers is not None:
+        query = query.where(epoch.c.trial.in_(numbers))
+    figures = ("train_loss", "train_metric", "validation_loss", "validation_metric")
+    records = []
+    for row in connection.execute(query):
+        values = dict(row._mapping)
+        del values["study_id"]
+        known = {name: math.nan if values[name] is None else values[name] for name in figures}
+        records.append(EpochRow(**{**values, **known}))
+    return records

