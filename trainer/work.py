@@ -98,3 +98,20 @@ class SegmentResult:
     weights: dict[str, npt.NDArray[np.generic]] | None = None
     reason: str | None = None
     precision: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestResult:
+    """A network on the test split.
+
+    Attributes:
+        outputs: float32 probabilities of shape (rows, classes), or predictions in the target's units of shape (rows,).
+        value: The metric.
+        truth: Class indices, or targets in their units, of shape (rows,).
+    """
+
+    __test__ = False  # pytest would take the name for a test class
+
+    outputs: npt.NDArray[np.generic]
+    value: float
+    truth: npt.NDArray[np.generic]
