@@ -119,11 +119,13 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def trials(connection: sa.Connection, study_id: int) -> list[TrialRecord]:
-    """A study's trials by number."""
-    rows = connection.execute(sa.select(trial).where(trial.c.study_id == study_id).order_by(trial.c.number))
+def trials(connection: sa.Connection, study_id: int, numbers: Sequence[int] | None) -> list[TrialRecord]:
+    """A study's trials, or some of them, by number."""
+    query = sa.select(trial).where(trial.c.study_id == study_id).order_by(trial.c.number)
+    if numbers is not None:
+        query = query.where(trial.c.number.in_(numbers))
     records = []
-    for row in rows:
+    for row in connection.execute(query):
         values = dict(row._mapping)
         del values["study_id"]
         records.append(TrialRecord(**{**values, "state": TrialState(values["state"]), "seed": int(values["seed"])}))

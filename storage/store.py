@@ -158,9 +158,9 @@ class Store:
 
     # Reading results
 
-    def trials(self, study_id: int) -> list[TrialRecord]:
-        """A study's trials by number."""
-        return self._read(lambda connection: results.trials(connection, study_id))
+    def trials(self, study_id: int, numbers: Sequence[int] | None = None) -> list[TrialRecord]:
+        """A study's trials, or some of them, by number."""
+        return self._read(lambda connection: results.trials(connection, study_id, numbers))
 
     def epochs(self, study_id: int, trials: Sequence[int] | None = None) -> list[EpochRow]:
         """The epochs of a study, or of some of its trials."""

@@ -1,0 +1,228 @@
+"""What MLflow shows of a study and of a trial, worked out from the records. Pure, and without mlflow.
+
+Everything here is a function of what the database holds, frozen time stamps included: publishing the same fact twice
+sends the same bytes, and the same bytes again change nothing in MLflow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from storage.records import EpochRow, StudyRecord, StudyState, TrialRecord, TrialState
+
+KEY = "neurosweep.key"
+"""The tag by which a run, a model or a model version is found again. Its values are ``[a-z0-9-]`` only."""
+
+STUDY_ID = "neurosweep.study_id"
+
+PARAM_LENGTH = 6000  # MLflow's limit
+TAG_LENGTH = 5000  # MLflow's limit is 8,000, an older server's 5,000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One value of one metric; `at` is in milliseconds since 1970, `step` the epoch."""
+
+    name: str
+    value: float
+    at: int
+    step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContent:
+    """All that one MLflow run holds, apart from artifacts.
+
+    Attributes:
+        status: MLflow's word: RUNNING, FINISHED, FAILED or KILLED.
+        started: Milliseconds since 1970.
+        ended: The same; None while it runs.
+    """
+
+    name: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    points: tuple[Point, ...]
+    status: str
+    started: int
+    ended: int | None
+
+
+STUDY_STATUS = {
+    StudyState.QUEUED: "RUNNING",
+    StudyState.RUNNING: "RUNNING",
+    StudyState.STOPPED: "KILLED",
+    StudyState.FINISHED: "FINISHED",
+    StudyState.FAILED: "FAILED",
+    StudyState.CANCELLED: "KILLED",
+}
+TRIAL_STATUS = {
+    TrialState.RUNNING: "RUNNING",
+    TrialState.COMPLETE: "FINISHED",
+    # Pruning is what the pruner is for: FINISHED, as MLflow marks KILLED like a failure. The tag tells them apart.
+    TrialState.PRUNED: "FINISHED",
+    TrialState.FAILED: "FAILED",
+}
+
+
+def milliseconds(at: datetime) -> int:
+    """Milliseconds since 1970 of an aware time."""
+    return round(at.timestamp() * 1000)
+
+
+def study_key(study: StudyRecord) -> str:
+    """Key of a study's parent run: that of the fact that says it started."""
+    return f"study-{study.id}-started"
+
+
+def trial_key(study: StudyRecord, number: int) -> str:
+    """Key of a trial's child run: that of the fact that says it ended."""
+    return f"study-{study.id}-trial-{number}"
+
+
+def study_content(study: StudyRecord) -> RunContent:
+    """The parent run. Its params come from the study file alone, because MLflow refuses to change one."""
+    spec, search, budget = study.spec, study.spec.get("search", {}), study.spec.get("budget", {})
+    wanted = {
+        "source": spec.get("data", {}).get("source"),
+        "target": spec.get("data", {}).get("target"),
+        "task": spec.get("task"),
+        "metric": spec.get("metric"),
+        "model": spec.get("model"),
+        "sampler": search.get("sampler"),
+        "pruner": search.get("pruner"),
+        "trials": budget.get("trials"),
+        "epochs": budget.get("epochs"),
+        "minutes": budget.get("minutes"),
+        "target_value": budget.get("target"),
+        "seed": spec.get("seed"),
+    }
+    tags = {
+        KEY: study_key(study),
+        STUDY_ID: str(study.id),
+        "neurosweep.study": study.label,
+        "neurosweep.kind": "study",
+        "neurosweep.state": study.state.value,
+        "neurosweep.seed": str(spec.get("seed", 0)),
+        "neurosweep.split_hash": study.split_hash,
+        "neurosweep.error": study.error,
+    }
+    points = _finite(_result_points(study))[0] if study.ended_at else ()
+    return RunContent(
+        name=study.label,
+        tags=_texts(tags, TAG_LENGTH),
+        params=_texts(wanted, PARAM_LENGTH),
+        points=points,
+        status=STUDY_STATUS[study.state],
+        started=milliseconds(study.started_at or study.created_at),
+        ended=milliseconds(study.ended_at) if study.ended_at else None,
+    )
+
+
+def _result_points(study: StudyRecord) -> Iterable[Point]:
+    """The result's figures, at the time the study ended."""
+    result, metric = study.result or {}, study.spec.get("metric", "metric")
+    best = result.get("best") or {}
+    low, high = best.get("test_interval") or (None, None)
+    figures = {
+        f"best_train_{metric}": best.get("train"),
+        f"best_validation_{metric}": best.get("validation"),
+        f"test_{metric}": best.get("test"),
+        f"test_{metric}_low": low,
+        f"test_{metric}_high": high,
+        "best_trial": best.get("trial"),
+        "weights": best.get("weights"),
+        **{f"trials_{state}": count for state, count in (result.get("trials") or {}).items()},
+        "seconds": result.get("seconds"),
+    }
+    at = milliseconds(study.ended_at or study.created_at)
+    return (Point(name=name, value=float(value), at=at) for name, value in figures.items() if value is not None)
+
+
+def trial_content(study: StudyRecord, trial: TrialRecord, epochs: Sequence[EpochRow], parent: str) -> RunContent:
+    """The child run of a trial that has ended.
+
+    Args:
+        epochs: The trial's own, in any order.
+        parent: Run id of the study's parent run.
+    """
+    metric = study.spec.get("metric", "metric")
+    ended = milliseconds(trial.ended_at or trial.started_at)
+    points, left_out = _finite([*_epoch_points(metric, epochs), *_summary_points(metric, trial, ended)])
+    tags = {
+        KEY: trial_key(study, trial.number),
+        STUDY_ID: str(study.id),
+        "mlflow.parentRunId": parent,
+        "neurosweep.study": study.label,
+        "neurosweep.kind": "trial",
+        "neurosweep.trial": str(trial.number),
+        "neurosweep.state": trial.state.value,
+        "neurosweep.worker": trial.worker,
+        "neurosweep.pack": str(trial.number),
+        "neurosweep.seed": str(trial.seed),
+        "neurosweep.error": trial.error,
+        "neurosweep.not_finite": left_out,
+    }
+    return RunContent(
+        name=f"trial-{trial.number}",
+        tags=_texts(tags, TAG_LENGTH),
+        params=_texts(trial.params, PARAM_LENGTH),
+        points=points,
+        status=TRIAL_STATUS[trial.state],
+        started=milliseconds(trial.started_at),
+        ended=ended,
+    )
+
+
+def _epoch_points(metric: str, epochs: Sequence[EpochRow]) -> Iterable[Point]:
+    for row in sorted(epochs, key=lambda row: row.epoch):
+        figures = {
+            "train_loss": row.train_loss,
+            f"train_{metric}": row.train_metric,
+            "validation_loss": row.validation_loss,
+            f"validation_{metric}": row.validation_metric,
+            "epoch_seconds": row.seconds,
+        }
+        at = milliseconds(row.at)
+        yield from (Point(name=name, value=value, at=at, step=row.epoch) for name, value in figures.items())
+
+
+def _summary_points(metric: str, trial: TrialRecord, at: int) -> Iterable[Point]:
+    """Figures of the best epoch's network: MLflow's tables show a metric's last value, which is another epoch's."""
+    figures = {
+        f"best_train_{metric}": trial.train,
+        f"best_validation_{metric}": trial.validation,
+        "best_epoch": trial.best_epoch or None,
+        "weights": trial.weights or None,
+        "seconds": trial.seconds,
+    }
+    return (Point(name=name, value=float(value), at=at) for name, value in figures.items() if value is not None)
+
+
+def _finite(points: Iterable[Point]) -> tuple[tuple[Point, ...], str | None]:
+    """The points that MLflow can store (it makes 1.8e308 of infinity), and in words which ones are left out."""
+    kept, left_out = [], dict[str, list[str]]()
+    for point in points:
+        if math.isfinite(point.value):
+            kept.append(point)
+        else:
+            left_out.setdefault(point.name, []).append(f"{point.value} at {point.step}")
+    words = "; ".join(f"{name}: {', '.join(values)}" for name, values in left_out.items())
+    return tuple(kept), words or None
+
+
+def _texts(values: dict[str, Any], length: int) -> dict[str, str]:
+    """Values as MLflow keeps them, spelled as in a study file; what is None is left out."""
+    return {name: _text(value)[:length] for name, value in values.items() if value is not None}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(item) for item in value)
+    return str(value)

@@ -1,0 +1,110 @@
+"""How the publisher process is steered, and when it gives up. It polls the outbox until stdin says otherwise:
+
+- the line ``drain`` (all studies) or ``drain 12`` (study 12): publish what is pending, then exit with 0;
+- the end of stdin, without a drain before it: exit with 0 after the fact at hand.
+
+A drain that sees nothing move for `PATIENCE` seconds exits with `BEHIND`, and the one line on stdout says how many
+facts wait, and why. Without mlflow, so that this is quick to test.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import TextIO
+
+from neurosweep.errors import UnreachableError
+from storage.secrecy import HidingFormatter
+
+POLL = 0.5
+"""Seconds between two looks at an empty outbox."""
+PATIENCE = 20.0
+"""Seconds without progress after which a drain gives up."""
+BEHIND = 3
+
+log = logging.getLogger("storage.publisher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What one look at the outbox came to: facts published, and why others had to be put off."""
+
+    published: int
+    reason: str | None
+
+
+class Orders:
+    """What stdin has said so far, read by a thread of its own."""
+
+    def __init__(self, lines: TextIO) -> None:
+        self.stop = threading.Event()
+        self.drain = threading.Event()
+        self.study_id: int | None = None
+        self._woken = threading.Event()
+        threading.Thread(target=self._read, args=(lines,), name="orders", daemon=True).start()
+
+    def _read(self, lines: TextIO) -> None:
+        for line in lines:
+            word, _, study_id = line.strip().partition(" ")
+            if word == "drain":
+                self.study_id = int(study_id) if study_id.isdigit() else None
+                self.drain.set()
+                self._woken.set()
+        if not self.drain.is_set():
+            self.stop.set()
+        self._woken.set()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not through an order."""
+        self._woken.wait(seconds)
+        self._woken.clear()
+
+
+def work(
+    publish_due: Callable[[Callable[[], bool]], Turn],
+    pending: Callable[[int | None], int],
+    orders: Orders,
+    patience: float = PATIENCE,
+) -> int:
+    """Publish until the orders say otherwise; returns the exit status.
+
+    Args:
+        publish_due: Publishes what is due, until it is told to stop.
+        pending: Counts a study's facts that wait, or everybody's.
+        patience: Seconds.
+    """
+    reason, waiting, moved = "no attempt was made yet", -1, time.monotonic()
+    while not orders.stop.is_set():
+        draining = orders.drain.is_set()
+        try:
+            turn = publish_due(orders.stop.is_set)
+            reason = turn.reason or reason
+            left = pending(orders.study_id if draining else None)
+        except UnreachableError as error:
+            log.warning("%s", error)
+            reason, left = str(error), waiting
+        if left != waiting or not draining:
+            waiting, moved = left, time.monotonic()
+        if draining and left == 0:
+            return 0
+        if draining and time.monotonic() - moved > patience:
+            print(f"{left} facts wait for MLflow: {reason}", file=sys.stdout, flush=True)
+            return BEHIND
+        orders.wait(POLL)
+    return 0
+
+
+def log_to(folder: Path, secrets: tuple[str, ...]) -> None:
+    """Send every library's log to ``publisher.log`` in this folder, without secrets, and none to the screen."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = RotatingFileHandler(folder / "publisher.log", maxBytes=1_000_000, backupCount=1, encoding="utf-8")
+    handler.setFormatter(HidingFormatter(secrets))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    log.setLevel(logging.INFO)
+    logging.captureWarnings(True)
