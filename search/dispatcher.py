@@ -56,6 +56,7 @@ class _Live:
     epochs: int = 0
     best_epoch: int = 0
     validation: float | None = None
+    last: float | None = None
     seconds: float = 0.0
     deaths: int = 0
 
@@ -191,7 +192,7 @@ class Dispatcher:
         for epoch in result.epochs:
             if epoch.epoch <= live.epochs:
                 continue
-            live.epochs = epoch.epoch
+            live.epochs, live.last = epoch.epoch, epoch.validation_metric
             self._proposals.report(result.trial, epoch.epoch, epoch.validation_metric)
             if epoch.epoch <= self._recorded_epochs.get(result.trial, 0):
                 continue
@@ -226,12 +227,14 @@ class Dispatcher:
     def _end(
         self, trial: int, live: _Live, state: TrialState, result: SegmentResult | None, reason: str | None = None
     ) -> None:
-        value = live.validation if state is TrialState.COMPLETE else None
-        attrs = self._proposals.tell(trial, state, value)
+        # Optuna takes a pruned trial's last value as its own.
+        value = {TrialState.COMPLETE: live.validation, TrialState.PRUNED: live.last}.get(state)
+        attrs = self._proposals.tell(trial, state, value if state is TrialState.COMPLETE else None)
         self._ended.append(
             EndedTrial(
                 number=trial,
                 state=state,
+                value=value,
                 train=result.train if result else None,
                 validation=live.validation,
                 epochs=live.epochs,

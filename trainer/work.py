@@ -43,7 +43,7 @@ class TrialWork:
         seed: Every random draw of the trial comes from this.
         epochs: The most epochs that the trial may get; the learning-rate schedule spans them.
         until: Train up to and including this epoch (from 1), from wherever the trial stands.
-        keep_if_below: Hand the best epoch's weights back when the trial finishes with a validation metric under this.
+        keep_up_to: Hand the best epoch's weights back when the trial finishes with a validation metric at or under this.
     """
 
     trial: int
@@ -52,7 +52,7 @@ class TrialWork:
     metric: Metric
     epochs: int
     until: int
-    keep_if_below: float = float("inf")
+    keep_up_to: float = float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)

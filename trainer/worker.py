@@ -102,7 +102,7 @@ class Trainer:
                 outcome = Outcome.PAUSED
             else:
                 train = run.finish(stopped)
-                if run.best is not None and run.best.validation < work.keep_if_below:
+                if run.best is not None and run.best.validation <= work.keep_up_to:
                     weights = to_arrays(run.best.weights)
                 outcome = Outcome.FINISHED
         except StoppedError:
