@@ -78,7 +78,7 @@ rm -f "$VENV/.installed"
 : >"$LOG"
 
 { grep -v '^torch==' constraints.txt; printf '%s\n' "$TORCH"; } >"$VENV/constraints.txt"
-pip_install "$TORCH" ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$TORCH" -c "$VENV/constraints.txt"
+pip_install "$TORCH" ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$TORCH" -c "$VENV/constraints.txt"
 pip_install 'neurosweep and what it needs' -e '.[dev]' -c "$VENV/constraints.txt"
 
 # Remembered for the next call, unless that says otherwise; _WAS tells the Makefile that it does.
