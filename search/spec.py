@@ -305,7 +305,9 @@ class StudySpec(_Record):
 
     @model_validator(mode="after")
     def _conv_settings_need_a_cnn(self) -> Self:
-        written = [key for key in CONV_KEYS if key in self.space.model_fields_set]
+        # The defaults may stand there: the contract's own example shows them beside model: mlp.
+        usual = SpaceSpec()
+        written = [key for key in CONV_KEYS if getattr(self.space, key) != getattr(usual, key)]
         if written and Family.CNN not in self.model:
             remedy = f"write model: cnn or model: [mlp, cnn], or take {written[0]} out"
             raise broken(f"{written[0]} is a setting of CNNs, but model is mlp: {remedy}", "space", written[0])
@@ -343,12 +345,9 @@ class StudySpec(_Record):
         return self.model_copy(update={"task": task, "metric": self.metric or METRICS[task][0]})
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain JSON values in the contract's order, every default filled in; what is not set is left out, and so are
-        the settings of CNNs where no CNN is tried."""
-        mapping = self.model_dump(mode="json", exclude_none=True)
-        if Family.CNN not in self.model:
-            mapping["space"] = {key: value for key, value in mapping["space"].items() if key not in CONV_KEYS}
-        return mapping
+        """Plain JSON values in the contract's order, every default filled in; what has no default and is not set is
+        left out."""
+        return self.model_dump(mode="json", exclude_none=True)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], positions: Positions | None = None) -> StudySpec:

@@ -8,13 +8,12 @@ from pathlib import Path
 from string import Template
 
 from neurosweep.errors import StudyFileError
-from search.dimensions import Choice, Dimension, Fixed, Range, did_you_mean, listed, shown, whole_values
+from search.dimensions import Choice, Dimension, Fixed, Range, did_you_mean, shown, whole_values
 from search.spec import PrunerKind, SamplerKind, SpaceSpec, StudySpec, data_request, fitting_name
 from search.yaml_reader import MAX_CHARACTERS, read_yaml
 from search.yaml_writer import yaml_text
 from trainer.data.dataset import Dataset
-from trainer.settings import ConvLayer, Family, Padding, Pool
-from trainer.shapes import feature_map_sizes
+from trainer.settings import Family
 
 __all__ = [
     "Choice",
@@ -111,35 +110,24 @@ def check_against_data(spec: StudySpec, dataset: Dataset) -> StudySpec:
     """The study with the data's task and metric, once it is sure that its networks can take the data.
 
     Raises:
-        StudyFileError: The task or the metric is for other data, a CNN is to learn a table, or no setting of the
-            convolutions lets an image through.
+        StudyFileError: The task or the metric is for other data, a CNN is to learn a table, or every filter is
+            larger than the images.
     """
     resolved = spec.resolved(dataset.task)
     if Family.CNN in spec.model:
         if len(dataset.input_shape) != 3:
             message = "a CNN needs images, but this data is a table: write model: mlp"
             raise StudyFileError(message, spec.where("model"))
-        _check_feature_maps(spec, *dataset.input_shape[1:])
+        _check_filters(spec, *dataset.input_shape[1:])
     return resolved
 
 
-def _check_feature_maps(spec: StudySpec, height: int, width: int) -> None:
-    """Tries the settings that shrink an image least; what these can't do, no trial could."""
-    space, image = spec.space, f"{height} x {width}"
-    filter_size = whole_values(space.filter_size)[0]
-    if filter_size > min(height, width):
-        message = f"a filter can't be larger than its image, but the smallest filter is {filter_size} and the images"
+def _check_filters(spec: StudySpec, height: int, width: int) -> None:
+    smallest, side = whole_values(spec.space.filter_size)[0], min(height, width)
+    if smallest > side:
+        message = f"a filter can't be larger than its image, but the smallest filter is {smallest} x {smallest}"
         where = spec.where("space", "filter_size")
-        raise StudyFileError(f"{message} are {image} pixels: write at most {min(height, width)}", where)
-    padding = Padding.SAME if Padding.SAME in listed(space.padding) else Padding.VALID
-    pool = Pool.NONE if Pool.NONE in listed(space.pool) else Pool.MAX
-    layer = ConvLayer(filters=1, filter_size=filter_size, stride=whole_values(space.stride)[0], pool=pool)
-    layers = whole_values(space.conv_layers)[0]
-    passed = sum(min(size) > 0 for size in feature_map_sizes([layer] * layers, padding, height, width))
-    if passed < layers:
-        message = f"the fewest conv layers are {layers}, but after {passed} of them nothing is left of {image} pixels"
-        remedy = "lower conv_layers, or add padding: same, pool: none or stride: 1"
-        raise StudyFileError(f"{message}: {remedy}", spec.where("space", "conv_layers"))
+        raise StudyFileError(f"{message} and the images {height} x {width} pixels: write at most {side}", where)
 
 
 def template(data: str | None = None, model: str | None = None, name: str | None = None) -> str:
