@@ -97,7 +97,8 @@ def _absolute(spec: StudySpec, folder: Path) -> str:
         raise StudyFileError(f"source must be a file on disk, not an address: download {shown(source)} first", where)
     try:
         path = folder / Path(source).expanduser()
-        near = "" if path.suffix or path.exists() else did_you_mean(source, ON_DISK)
+        is_word = path.name == source and not path.suffix and not path.exists()
+        near = did_you_mean(source, ON_DISK) if is_word else ""
         absolute = str(path.resolve())
     except (OSError, ValueError, RuntimeError) as error:  # such as ~nobody, a NUL, or a name that is too long
         raise StudyFileError(f"source {shown(source)} can't be a path: {error}", where) from None

@@ -21,7 +21,7 @@ from neurosweep.errors import StudyFileError
 from search.spec_errors import Path, Positions, place
 
 MAX_CHARACTERS = 1_000_000
-MAX_VALUES = 20_000
+MAX_VALUES = 10_000
 MAX_DEPTH = 20
 
 
@@ -94,7 +94,9 @@ def _node_tree(text: str, file: str) -> Any:
     except MaxDepthExceededError as error:
         raise StudyFileError(_TOO_DEEP, place(file, error.problem_mark.line + 1, ())) from None
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        # A line without a colon is noticed at the next line's end.
+        late = error.context == "while scanning a simple key"
+        mark = error.context_mark if late else error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else None
         raise StudyFileError(_syntax(error, line), place(file, line, ())) from None
     except ReaderError as error:
