@@ -13,6 +13,8 @@ from storage.records import MlflowRun, StudyRecord, StudyState, StudySummary, Tr
 
 Document = dict[str, Any]
 
+GOING_ON = (StudyState.QUEUED, StudyState.RUNNING)
+
 _BEST_KEYS = ("trial", "params", "train", "validation", "test", "test_interval", "epochs", "weights", "model")
 _LEADERS = 5
 _PACE = 20
@@ -142,7 +144,7 @@ def _best(leaders: Sequence[TrialRecord], best: float | None) -> Document | None
 
 
 def _study_error(study: StudyRecord) -> Document | None:
-    if study.error is None:
+    if study.error is None or study.state in GOING_ON:  # a study that was put back still has the error of last time
         return None
     document: Document = error_document(StudyFailedError(study.error, study.label))["error"]
     return document

@@ -10,18 +10,17 @@ import click
 
 from neurosweep.errors import BadInputError, StudyFailedError
 from search.commands import tables
-from search.commands.documents import stored_progress, study_document, trial_document
+from search.commands.documents import GOING_ON, stored_progress, study_document, trial_document
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say, tell
 from search.commands.stopping import INTERRUPTED
-from search.commands.studies import GOING_ON, document_of, open_store, show_end
+from search.commands.studies import document_of, open_store, show_end
 from search.commands.words import age
 from storage.records import StudyState
 
 if TYPE_CHECKING:
-    from storage.store import Store
-
     from storage.records import StudyRecord
+    from storage.store import Store
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 

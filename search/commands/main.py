@@ -12,7 +12,7 @@ from neurosweep.errors import BadInputError, NeurosweepError
 from search.commands.documents import error_document
 from search.commands.files import init, submit, validate
 from search.commands.looking import best, cancel, list_studies, status, watch
-from search.commands.options import format_options, json_option, place_options
+from search.commands.options import Command, format_options, json_option, place_options
 from search.commands.output import drop_stdout, forgive_encodings, print_json, say, tell
 from search.commands.predicting import predict
 from search.commands.stopping import INTERRUPTED
@@ -42,7 +42,7 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(cls=Command)
 @json_option
 def version(as_json: bool) -> None:
     """Show the versions of neurosweep, Python and the libraries."""
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         ended = cli.main(given, prog_name="neurosweep", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # SystemExit is click's answer to a reader of a pipe that has gone
         drop_stdout()
         return 0
     except click.exceptions.NoArgsIsHelpError as error:

@@ -14,7 +14,7 @@ import click
 from search.commands.words import plain
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import RenderableType
 
 
 def say(text: str = "") -> None:
@@ -32,11 +32,18 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(_finite(document), indent=2, allow_nan=False))
 
 
-def console(stderr: bool = False) -> Console:
-    """A rich console that prints text as it is, 80 columns wide where no terminal says otherwise."""
+def show(picture: RenderableType) -> None:
+    """Print a table on stdout, 80 columns wide where no terminal says otherwise."""
     from rich.console import Console
 
-    return Console(file=sys.stderr if stderr else sys.stdout, highlight=False, markup=False, emoji=False)
+    console = Console(highlight=False, markup=False, emoji=False)
+    # Captured, because rich would end the program itself where the reader of a pipe has gone.
+    with console.capture() as captured:
+        console.print(picture)
+    text = captured.get()
+    click.echo(
+        text if console.is_terminal else "\n".join(map(str.rstrip, text.splitlines())), nl=not console.is_terminal
+    )
 
 
 def forgive_encodings() -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from search.commands.output import console, tell
+from search.commands.output import tell
 from search.commands.words import duration, figure, in_short, plain
 
 if TYPE_CHECKING:
@@ -88,9 +88,10 @@ class LiveScreen:
     """A picture that is drawn again four times a second, so that the clock goes on between two snapshots."""
 
     def __init__(self) -> None:
+        from rich.console import Console
         from rich.live import Live
 
-        self._console = console(stderr=True)
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._progress: Progress | None = None
         self._taken_at = 0.0
         self._note = ""

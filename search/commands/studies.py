@@ -11,11 +11,8 @@ from search.commands.stopping import INTERRUPTED
 from storage.records import StudyRecord, StudyState
 
 if TYPE_CHECKING:
-    from storage.store import Store
-
     from search.places import Places
-
-GOING_ON = (StudyState.QUEUED, StudyState.RUNNING)
+    from storage.store import Store
 
 
 def open_store(where: Places) -> Store:

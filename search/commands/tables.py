@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from search.commands.documents import Document
-from search.commands.output import console, say
+from search.commands.output import say, show
 from search.commands.words import duration, figure, in_short, plain, setting
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def show_list(documents: Sequence[Document], ages: Sequence[str]) -> None:
             plain(str(document["metric"] or "-")),
             old,
         )
-    console().print(table)
+    show(table)
 
 
 def show_trials(trials: Iterable[Document], metric: str) -> None:
@@ -84,7 +84,7 @@ def show_trials(trials: Iterable[Document], metric: str) -> None:
             duration(trial["seconds"]),
             plain(trial["error"]) if trial["error"] else in_short(trial["params"]),
         )
-    console().print(table)
+    show(table)
 
 
 def _show_leaders(document: Document) -> None:
@@ -101,7 +101,7 @@ def _show_leaders(document: Document) -> None:
             in_short(leader["params"]),
         )
     say(f"The best trials by validation {document['metric']} (smaller is better)")
-    console().print(table)
+    show(table)
 
 
 def _show_best(document: Document, best: dict[str, Any]) -> None:
@@ -139,4 +139,4 @@ def _table() -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")

@@ -23,7 +23,7 @@ from search.commands.stopping import end_on_sigterm
 from search.commands.words import without_password
 
 _PORTS_TO_TRY = 20
-_SECONDS_TO_START = 60
+_SECONDS_TO_START = 120
 _SECONDS_TO_STOP = 5
 
 
@@ -54,7 +54,7 @@ def ui(host: str, port: int, as_json: bool) -> None:
         _print_address(without_password(where.tracking), as_json)
         return
     given = click.get_current_context().get_parameter_source("port") is ParameterSource.COMMANDLINE
-    port = _free_port(host, port, tries=1 if given else _PORTS_TO_TRY)
+    port = free_port(host, port, tries=1 if given else _PORTS_TO_TRY)
     where.home.mkdir(parents=True, exist_ok=True)
     log = where.home / "mlflow-ui.log"
     # A server that listens on every address is found on this machine's own.
@@ -76,7 +76,7 @@ def _print_address(address: str, as_json: bool) -> None:
         say(f"MLflow's UI: {address}")
 
 
-def _free_port(host: str, first: int, tries: int) -> int:
+def free_port(host: str, first: int, tries: int) -> int:
     for port in range(first, min(first + tries, 65536)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

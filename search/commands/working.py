@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from neurosweep.errors import BadInputError
 from search.commands.files import read_new_study
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say, tell
@@ -16,15 +17,14 @@ from search.commands.screen import open_screen
 from search.commands.stopping import stop_on_signals
 from search.commands.studies import open_store, resume_hint, show_end
 from search.commands.words import without_password
+from storage.records import StudyRecord, StudyState, TrialState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from storage.store import Store
-
     from search.places import Places
     from search.progress import Progress
-    from storage.records import StudyRecord
+    from storage.store import Store
 
 
 @click.command(cls=Command)
@@ -63,7 +63,9 @@ def resume(study: str, trials: int | None, as_json: bool) -> int:
     """
     where = places()
     store = open_store(where)
-    return _work_on(store, store.requeue(store.find(study).id, trials), where, as_json)
+    record = store.find(study)
+    _refuse_if_done(store, record, trials)
+    return _work_on(store, store.requeue(record.id, trials), where, as_json)
 
 
 @click.command(cls=Command)
@@ -101,6 +103,12 @@ def serve(as_json: bool) -> int:
     else:
         say(f"stopped after {len(served)} {'study' if len(served) == 1 else 'studies'}")
     return 0
+
+
+def _refuse_if_done(store: Store, study: StudyRecord, trials: int | None) -> None:
+    ended = sum(number for state, number in store.summary(study.id).counts.items() if state is not TrialState.RUNNING)
+    if study.state is StudyState.FINISHED and ended >= (trials or study.trials):
+        raise BadInputError(f"All {ended} trials are done; ask for more with --trials.", study.label)
 
 
 def _work_on(store: Store, study: StudyRecord, where: Places, as_json: bool) -> int:

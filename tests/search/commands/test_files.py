@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+
+from search.study_file import read_study
+
+from .shelf import Call
+
+
+def test_init_writes_a_study_file_that_is_valid(folder: Path, call: Call) -> None:
+    ended = call("init")
+    assert (ended.status, ended.err) == (0, "")
+    assert "neurosweep run study.yaml" in ended.out
+    assert read_study("study.yaml").data.source == "digits"
+
+
+def test_init_takes_data_model_and_name(folder: Path, call: Call) -> None:
+    assert call("init", "new.yaml", "--data", "iris", "--model", "mlp", "--name", "flowers").status == 0
+    spec = read_study("new.yaml")
+    assert (spec.name, spec.data.source, spec.model) == ("flowers", "iris", ("mlp",))
+
+
+def test_init_never_writes_over_a_file_without_force(folder: Path, call: Call) -> None:
+    file = folder / "study.yaml"
+    file.write_text("mine")
+    ended = call("init", "--json")
+    assert ended.status == 2
+    assert "--force" in ended.document["error"]["message"]
+    assert file.read_text() == "mine"
+    assert call("init", "--force", "--json").document == {"file": "study.yaml"}
+    assert file.read_text() != "mine"
+
+
+def test_init_writes_nothing_that_would_not_be_valid(folder: Path, call: Call) -> None:
+    assert call("init", "--name", "Not A Name").status == 2
+    assert call("init", "no/such/folder/study.yaml").status == 2
+    assert list(folder.iterdir()) == []
+
+
+def test_data_typed_here_are_found_from_a_file_in_another_folder(folder: Path, call: Call) -> None:
+    (folder / "table.csv").write_text("a,b\n1,2\n")
+    (folder / "studies").mkdir()
+    call("init", "studies/table.yaml", "--data", "table.csv", "--model", "mlp")
+    assert read_study("studies/table.yaml").data.source == str(folder / "table.csv")
+
+
+def test_validate_prints_every_default_the_shape_and_the_split(folder: Path, call: Call) -> None:
+    (folder / "iris.yaml").write_text("name: flowers\ndata: {source: iris}\n")
+    document = call("validate", "iris.yaml", "--json").document
+    assert document["valid"] is True
+    assert document["study"]["search"] == {"sampler": "tpe", "pruner": "asha"}
+    assert (document["study"]["task"], document["study"]["metric"]) == ("classification", "error")
+    out = call("validate", "iris.yaml").out
+    for part in ("sampler: tpe", "trials: 100", "would run"):
+        assert part in out
+
+
+@pytest.mark.parametrize("command", ["validate", "submit", "run"])
+def test_a_mistake_in_the_file_names_its_line_and_the_remedy(command: str, folder: Path, call: Call) -> None:
+    (folder / "bad.yaml").write_text("name: bad\ndata: {source: iris}\nbugdet: {trials: 5}\n")
+    ended = call(command, "bad.yaml")
+    assert (ended.status, ended.out) == (2, "")
+    assert "bad.yaml:3" in ended.err and "budget" in ended.err
+    assert ended.err.count("\n") <= 2
+    error = call(command, "bad.yaml", "--json").document["error"]
+    assert error["kind"] == "study_file" and "bad.yaml:3" in error["where"]
+
+
+@pytest.mark.parametrize("command", ["validate", "submit", "run"])
+def test_a_file_that_is_not_there_exits_2(command: str, call: Call) -> None:
+    ended = call(command, "nowhere.yaml")
+    assert (ended.status, ended.out) == (2, "")
+    assert "nowhere.yaml" in ended.err
+
+
+def test_validate_of_data_that_are_not_there_exits_2(folder: Path, call: Call) -> None:
+    (folder / "study.yaml").write_text("name: s\ndata: {source: missing.csv, target: y}\n")
+    assert call("validate", "study.yaml").status == 2
+
+
+def test_submit_queues_without_reading_the_data(folder: Path, call: Call) -> None:
+    (folder / "study.yaml").write_text("name: s\ndata: {source: on-another-machine.csv, target: y}\n")
+    assert call("submit", "study.yaml").out == "s is in the queue. Follow it with: neurosweep watch s\n"
+    document = call("submit", "study.yaml", "--json").document
+    assert (document["study"], document["state"], document["trials"]["total"]) == ("s@2", "queued", 100)

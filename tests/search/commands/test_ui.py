@@ -1,0 +1,76 @@
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from search.commands import ui
+
+from .shelf import Call, environment
+
+
+def taken_port() -> socket.socket:
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen()
+    return listening
+
+
+def test_a_tracking_server_is_only_named_and_without_its_password(call: Call) -> None:
+    ended = call("ui", "--tracking", "http://me:hunter2@mlflow.example.org:5000")
+    assert (ended.status, ended.out) == (0, "MLflow's UI: http://mlflow.example.org:5000\n")
+
+
+def test_a_port_that_was_asked_for_and_is_taken_is_an_error(call: Call) -> None:
+    with taken_port() as other:
+        ended = call("ui", "--port", str(other.getsockname()[1]))
+    assert (ended.status, ended.out) == (2, "")
+    assert "in use" in ended.err
+
+
+def test_the_next_free_port_is_taken_where_the_first_is_not_free() -> None:
+    with taken_port() as other:
+        taken = other.getsockname()[1]
+        assert ui.free_port("127.0.0.1", taken, tries=20) in range(taken + 1, taken + 20)
+
+
+def test_the_ui_answers_at_the_printed_address_until_control_c(folder: Path) -> None:
+    with taken_port() as other:
+        port = other.getsockname()[1]
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "neurosweep", "ui", "--port", str(port), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=environment(),
+    )
+    try:
+        assert serving.stdout is not None
+        document = "".join(iter(serving.stdout.readline, "}\n")) + "}"
+        address = json.loads(document)["address"]
+        assert address == f"http://127.0.0.1:{port}"
+        with urllib.request.urlopen(f"{address}/health", timeout=10) as reply:
+            assert reply.status == 200
+        processes = subprocess.run(["ps", "-ww", "-ef"], capture_output=True, text=True, check=True).stdout
+        ours = [line for line in processes.splitlines() if f"--port {port}" in line]
+        assert ours and not [line for line in ours if "mlflow.db" in line]  # an address may hold a password
+    finally:
+        serving.send_signal(signal.SIGINT)
+        _, err = serving.communicate(timeout=30)
+    assert serving.returncode == 0
+    assert "Traceback" not in err
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+    assert {path.name for path in folder.iterdir()} == {".neurosweep"}
+
+
+def test_a_store_that_cannot_be_opened_exits_3_with_the_log(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ui, "_SECONDS_TO_START", 3)  # MLflow goes on trying for minutes
+    ended = call("ui", "--tracking", "postgresql://me:hunter2@127.0.0.1:1/mlflow")
+    assert (ended.status, ended.out) == (3, "")
+    assert "mlflow-ui.log" in ended.err and "hunter2" not in ended.err
