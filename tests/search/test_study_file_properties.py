@@ -9,7 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurosweep.errors import StudyFileError
-from search.spec import METRICS, PrunerKind, SamplerKind, StudySpec
+from search.dimensions import RANGE_KEYS
+from search.spec import (
+    METRICS,
+    BudgetSpec,
+    DataSpec,
+    PrunerKind,
+    SamplerKind,
+    SearchSpec,
+    SpaceSpec,
+    SplitSpec,
+    StudySpec,
+    WorkersSpec,
+)
 from search.study_file import parse_study
 from search.yaml_reader import read_yaml
 from search.yaml_writer import yaml_text
@@ -136,10 +148,8 @@ def test_a_study_survives_json_and_yaml(study: dict[str, Any]) -> None:
     assert parsed == (spec.resolved(spec.task) if spec.task else spec)
 
 
-KEYS = st.sampled_from(
-    "name data source split train column features task metric human model space layers dropout optimizer filters "
-    "low high log step search budget target gpus".split()
-)
+SECTIONS = (StudySpec, DataSpec, SplitSpec, SpaceSpec, SearchSpec, BudgetSpec, WorkersSpec)
+KEYS = st.sampled_from([*(key for section in SECTIONS for key in section.model_fields), *RANGE_KEYS])
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
