@@ -19,7 +19,8 @@ def export_network(network: nn.Module, scale: nn.Module, input_shape: tuple[int,
     prediction for regression.
     """
     whole = nn.Sequential(scale, network) if isinstance(scale, Scale) else network
-    whole.eval()
+    # The file's writer takes channels-last weights for parts of other tensors, and warns.
+    whole.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # missing from torch's stubs
     # Two rows: from an example of one, torch.export would take the batch for always 1.
     example = torch.zeros(2, *input_shape)
     rows = torch.export.Dim("rows", min=1)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 import torch
+import torch._dynamo  # the first optimizer would import it: seconds that belong to a worker's start
 from torch import nn
 
 from trainer.settings import OptimizerKind, Schedule, Settings

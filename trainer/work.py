@@ -43,7 +43,8 @@ class TrialWork:
         seed: Every random draw of the trial comes from this.
         epochs: The most epochs that the trial may get; the learning-rate schedule spans them.
         until: Train up to and including this epoch (from 1), from wherever the trial stands.
-        keep_up_to: Hand the best epoch's weights back when the trial finishes with a validation metric at or under this.
+        keep_up_to: Hand the best epoch's weights back when the trial finishes with a validation metric at or under
+            this.
     """
 
     trial: int
@@ -112,6 +113,6 @@ class TestResult:
 
     __test__ = False  # pytest would take the name for a test class
 
-    outputs: npt.NDArray[np.generic]
+    outputs: npt.NDArray[np.floating]
     value: float
-    truth: npt.NDArray[np.generic]
+    truth: npt.NDArray[np.number]

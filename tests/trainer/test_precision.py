@@ -1,0 +1,94 @@
+"""When bfloat16 is used."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from trainer_cases import CNN, MLP, blobs, settings_of
+
+from trainer.data.dataset import Task
+from trainer.device_data import DeviceData, to_device
+from trainer.precision import Precision, PrecisionChoice, faster, products_in, shape_class
+from trainer.run import TrialRun
+from trainer.settings import Settings
+from trainer.work import EpochResult, Metric
+
+
+@pytest.mark.parametrize(
+    ("bfloat16_seconds", "expected"),
+    [(0.5, Precision.BFLOAT16), (0.94, Precision.BFLOAT16), (0.97, Precision.FLOAT32), (2.0, Precision.FLOAT32)],
+)
+def test_bfloat16_must_be_clearly_faster(bfloat16_seconds: float, expected: Precision) -> None:
+    assert faster(1.0, bfloat16_seconds) is expected
+
+
+def test_each_class_of_shapes_is_measured_once_and_decided_by_its_own_times() -> None:
+    measured: list[tuple[tuple[int, ...], Precision]] = []
+
+    def measure(settings: Settings, precision: Precision) -> float:
+        measured.append((settings.neurons, precision))
+        large = max(settings.neurons) >= 256
+        return {Precision.FLOAT32: 2.0, Precision.BFLOAT16: 1.0 if large else 3.0}[precision]
+
+    choice = PrecisionChoice(can_win=True, measure=measure)
+    large, alike, small = (settings_of(neurons=neurons) for neurons in ((256,), (270,), (16,)))
+    assert choice.choose(large) is Precision.BFLOAT16
+    assert choice.choose(small) is Precision.FLOAT32
+    assert choice.choose(alike) is Precision.BFLOAT16
+    assert measured == [
+        ((256,), Precision.FLOAT32),
+        ((256,), Precision.BFLOAT16),
+        ((16,), Precision.FLOAT32),
+        ((16,), Precision.BFLOAT16),
+    ]
+
+
+def test_nothing_is_measured_where_bfloat16_can_not_win() -> None:
+    def measure(settings: Settings, precision: Precision) -> float:
+        raise AssertionError("measured")
+
+    assert PrecisionChoice(can_win=False, measure=measure).choose(MLP) is Precision.FLOAT32
+
+
+def test_classes_differ_by_family_depth_width_and_batch() -> None:
+    others = [CNN, settings_of(neurons=(16, 12, 9)), settings_of(neurons=(64, 12)), settings_of(batch_size=128)]
+    assert len({shape_class(settings) for settings in [MLP, *others]}) == 5
+    assert shape_class(settings_of(learning_rate=0.5)) == shape_class(MLP)
+
+
+def run_in(precision: Precision) -> tuple[TrialRun, list[EpochResult]]:
+    cpu = torch.device("cpu")
+    data = DeviceData(
+        train=to_device(blobs(), cpu),
+        validation=to_device(blobs(60, seed=1), cpu),
+        scale=torch.nn.Identity(),
+        task=Task.CLASSIFICATION,
+        input_shape=(5,),
+        outputs=3,
+        target_mean=0.0,
+        target_std=1.0,
+        device=cpu,
+    )
+    epochs: list[EpochResult] = []
+    run = TrialRun(MLP, 3, Metric.LOG_LOSS, 5, data, precision)
+    run.train_until(5, lambda: False, epochs.append)
+    return run, epochs
+
+
+def test_bfloat16_training_keeps_weights_in_float32_and_stays_close_to_float32_training() -> None:
+    exact, exact_epochs = run_in(Precision.FLOAT32)
+    run, epochs = run_in(Precision.BFLOAT16)
+    assert {parameter.dtype for parameter in run.network.parameters()} == {torch.float32}
+    assert not torch.equal(*(each.network.get_parameter("output.weight") for each in (exact, run)))
+    losses = np.array([epoch.validation_loss for epoch in epochs])
+    exact_losses = np.array([epoch.validation_loss for epoch in exact_epochs])
+    np.testing.assert_allclose(losses, exact_losses, rtol=0.02)
+
+
+def test_products_are_in_the_precision_asked_for() -> None:
+    x, cpu = torch.ones(2, 2), torch.device("cpu")
+    with products_in(Precision.BFLOAT16, cpu):
+        assert (x @ x).dtype is torch.bfloat16
+    with products_in(Precision.FLOAT32, cpu):
+        assert (x @ x).dtype is torch.float32
