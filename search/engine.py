@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -64,7 +64,7 @@ def run_study(
 def serve(store: Store, places: Places, on_progress: OnProgress, stop: threading.Event) -> None:
     """Works on queued studies, the oldest first, until `stop` is set. A study that can't run does not end it."""
     with Session(places, on_progress, stop) as session:
-        session.start_pool()
+        session.pool()
         while not stop.is_set():
             claim = store.claim(_dispatcher_name())
             if claim is None:
@@ -85,8 +85,8 @@ class Session:
         self._places = places
         self._on_progress = on_progress
         self._stop = stop
-        self._starter = ThreadPoolExecutor(1, thread_name_prefix="ray-start")
-        self._pool: Future[Pool] | None = None
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="data")
+        self._pool: Pool | None = None
         self._publisher = Publisher(places)
 
     def __enter__(self) -> Self:
@@ -96,14 +96,23 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._publisher.stop()
-        if self._pool is not None and self._pool.exception() is None:
-            self._pool.result().close()
-        self._starter.shutdown()
+        if self._pool is not None:
+            self._pool.close()
+        self._reader.shutdown()
 
-    def start_pool(self) -> None:
-        """Brings Ray up in the background; a study's data can be read meanwhile."""
+    def pool(self) -> Pool:
+        """The workers' pool, brought up at the first call.
+
+        Ray's processes end with the thread that started them, not only with the process: this must be the main thread.
+        """
+        from search.pool import Pool, WorkerShape
+
         if self._pool is None:
-            self._pool = self._starter.submit(_start_pool, self._places)
+            self._pool = Pool.start(self._places.ray)
+            if self._places.ray is None:
+                # The default workers import torch while the data are still being read.
+                self._pool.open(WorkerShape(count=max(1, int(self._pool.capacity.cpus)), cpus=1.0, gpus=0.0))
+        return self._pool
 
     def work(self, store: Store, claim: Claim) -> None:
         """Works on a claimed study to its end, and records how it ended.
@@ -127,21 +136,32 @@ class Session:
 
     def drain(self, store: Store, study: StudyRecord) -> None:
         """Waits until MLflow has everything, or does not answer, or the user will not wait."""
-        progress = Progress(label=study.label, metric="", stage="publishing", total=study.trials)
-
-        def waiting() -> None:
-            if self._stop.is_set() and store.study(study.id).state is StudyState.STOPPED:
-                self._publisher.stop()
-            self._on_progress(replace(progress, left=None))
-
-        self._publisher.drain(waiting)
+        if self._stop.is_set():
+            return
+        summary = store.summary(study.id)
+        progress = Progress(
+            label=study.label,
+            metric=str(summary.study.spec.get("metric") or ""),
+            stage="publishing to MLflow",
+            total=summary.study.trials,
+            complete=summary.counts.get(TrialState.COMPLETE, 0),
+            pruned=summary.counts.get(TrialState.PRUNED, 0),
+            failed=summary.counts.get(TrialState.FAILED, 0),
+            best_value=summary.best,
+        )
+        self._on_progress(progress)
+        behind = self._publisher.drain(study.id, self._stop)
+        if behind is not None:
+            self._on_progress(replace(progress, stage=f"finished, but {behind}"))
 
     def _work(self, store: Store, claim: Claim, lease: Lease) -> None:
         started = time.monotonic()
         label = claim.study.label
         self._on_progress(Progress(label=label, metric="", stage="reading data", total=claim.study.trials))
-        self.start_pool()
-        spec, dataset = read_data(StudySpec.from_mapping(claim.study.spec))
+        # Ray takes seconds to start; the data are read meanwhile.
+        reading = self._reader.submit(read_data, StudySpec.from_mapping(claim.study.spec))
+        self.pool()
+        spec, dataset = reading.result()
         if claim.study.split_hash not in (None, dataset.split_hash):
             raise BadInputError(
                 "The data are not those that this study began with: its splits would mix. Submit a new study.",
@@ -152,7 +172,8 @@ class Session:
         pool = self._ready_pool(spec)
         pool.load(dataset)
         key = f"study-{claim.study.id}-started"
-        store.started(claim, dataset.split_hash, facts=(Fact(key=key, kind=FactKind.STUDY_STARTED),))
+        started_fact = Fact(key=key, kind=FactKind.STUDY_STARTED)
+        store.started(claim, dataset.split_hash, spec.to_mapping(), facts=(started_fact,))
         proposals = Proposals(spec, dataset.input_shape, label, store.optuna_trials(claim.study.id))
         checkpoint = Checkpoint(self._places.home / "studies" / str(claim.study.id) / "best.safetensors")
         dispatcher = Dispatcher(
@@ -199,26 +220,13 @@ class Session:
     def _ready_pool(self, spec: StudySpec) -> Pool:
         from search.pool import fit_workers
 
-        self.start_pool()
-        assert self._pool is not None  # noqa: S101 - for the type checker: start_pool() has set it
-        pool = self._pool.result()
-        workers = spec.workers
+        pool, workers = self.pool(), spec.workers
         pool.open(fit_workers(workers.count, workers.cpus, workers.gpus, pool.capacity))
         return pool
 
     def _ended_facts(self, store: Store, claim: Claim) -> tuple[Fact, ...]:
         """The study's end, under a key of its own for each claim: a resumed study ends once more."""
         return (Fact(key=f"study-{claim.study.id}-ended-{claim.token}", kind=FactKind.STUDY_ENDED),)
-
-
-def _start_pool(places: Places) -> Pool:
-    from search.pool import Pool, WorkerShape
-
-    pool = Pool.start(places.ray, places.home)
-    if places.ray is None:
-        # The default workers come up while the data are still being read; a study of another shape replaces them.
-        pool.open(WorkerShape(count=max(1, int(pool.capacity.cpus)), cpus=1.0, gpus=0.0))
-    return pool
 
 
 def _why_none(store: Store, claim: Claim) -> str:

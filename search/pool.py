@@ -13,7 +13,6 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 # Both are read when Ray is imported: no usage reports, and no advice about its next version on the user's screen.
@@ -190,7 +189,7 @@ class _Member:
 
 
 class Pool:
-    """Workers on our own Ray or on a cluster. Used from one thread, but for `start`, which may run in another."""
+    """Workers on our own Ray or on a cluster. Used from one thread: our own Ray ends with the thread that started it."""
 
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity
@@ -200,7 +199,7 @@ class Pool:
         self._test: Any = None
 
     @classmethod
-    def start(cls, address: str | None, home: Path) -> Pool:
+    def start(cls, address: str | None) -> Pool:
         """Connects to the cluster at `address`, or starts a Ray on this machine that ends with this process.
 
         Raises:
@@ -345,13 +344,13 @@ class Pool:
     def _spawn(self) -> Any:
         shape = self._shape
         assert shape is not None  # noqa: S101 - for the type checker: open() has set it
-        remote = ray.remote(_Worker).options(
+        remote = ray.remote(
             num_cpus=shape.cpus,
             num_gpus=shape.gpus,
             concurrency_groups={"control": 1},
             max_restarts=0,
             max_task_retries=0,
-        )
+        )(_Worker)
         return remote.remote(max(1, int(shape.cpus)))
 
     def _replace(self, worker: int) -> None:

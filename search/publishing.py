@@ -10,7 +10,8 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
 
 from search.places import Places
 
@@ -31,29 +32,31 @@ class Publisher:
                 "NEUROSWEEP_HOME": str(places.home),
             },
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             # A Control-C in the terminal is the dispatcher's to answer.
             start_new_session=True,
         )
 
-    def drain(self, waiting: Callable[[], None]) -> bool:
-        """Lets everything that is in the outbox reach MLflow, then ends the process.
+    def drain(self, study_id: int, stop: threading.Event) -> str | None:
+        """Lets everything that the outbox has of a study reach MLflow, then ends the process.
 
         Args:
-            waiting: Called about five times a second; what it raises ends the waiting.
+            stop: The user won't wait: the outbox keeps what is left.
 
         Returns:
-            Whether all was published.
+            None when all was published, else how far MLflow is behind, in a line.
         """
-        self._order("drain\n")
-        for _ in range(int(DRAIN_SECONDS * 5)):
-            try:
-                return self._process.wait(0.2) == 0
-            except subprocess.TimeoutExpired:
-                waiting()
-        self.stop()
-        return False
+        self._order(f"drain {study_id}\n")
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while self._process.poll() is None and time.monotonic() < deadline and not stop.is_set():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.2)
+        if self._process.poll() is None:
+            self.stop()
+            return "MLflow has not been told everything yet"
+        said = self._process.stdout.read().decode().strip() if self._process.stdout is not None else ""
+        return None if self._process.returncode == 0 else said or "the publisher failed: see publisher.log"
 
     def stop(self) -> None:
         """Ends the process after the fact that it is publishing; the outbox keeps the rest."""

@@ -116,11 +116,11 @@ class Store:
 
     # A dispatcher's writes: each carries the fencing token, and raises LeaseLostError where it is not the newest
 
-    def started(self, claim: Claim, split_hash: str, facts: Sequence[Fact] = ()) -> None:
-        """Records which splits the study has, and that it runs."""
+    def started(self, claim: Claim, split_hash: str, spec: dict[str, Any], facts: Sequence[Fact] = ()) -> None:
+        """Records which splits the study has, and its study file with what the data have told of it."""
 
         def write(connection: sa.Connection) -> None:
-            queue.fence(connection, claim, split_hash=split_hash)
+            queue.fence(connection, claim, split_hash=split_hash, spec=spec)
             results.add_facts(connection, claim.study.id, facts)
 
         self._write(write)
