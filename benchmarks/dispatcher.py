@@ -51,12 +51,11 @@ def measure(url: str, home: Path, trials: int) -> dict[str, float]:
     Returns:
         Milliseconds a trial: in the loop, in the sampler, waiting for workers, and what is left.
     """
-    from search.study import Proposals
-
     from search.dispatcher import Dispatcher
     from search.engine import run_study
     from search.places import Places
     from search.pool import Pool
+    from search.study import Proposals
     from search.study_file import parse_study
     from storage.records import NewStudy
     from storage.store import Store

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.neural_network import MLPClassifier
-from trainer.data.load import load
 
 from benchmarks.report import REPOSITORY, save, table, timed
 from search.study_file import data_request, parse_study
+from trainer.data.load import load
 
 STUDY = """\
 name: quality

@@ -1,4 +1,4 @@
-"""The end of a study: the winner's weights, its one look at the test split, its champion folder, its plots, its result."""
+"""The end of a study: the winner's weights, its one look at the test split, its champion, its plots, its result."""
 
 from __future__ import annotations
 

@@ -54,6 +54,10 @@ def _complete(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.validation is not None]
 
 
+def _values(trials: Sequence[TrialRecord]) -> list[float]:
+    return [trial.validation for trial in trials if trial.validation is not None]
+
+
 def _history(path: Path, metric: str, trials: Sequence[TrialRecord]) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
@@ -61,10 +65,11 @@ def _history(path: Path, metric: str, trials: Sequence[TrialRecord]) -> None:
         points = [(trial.number, trial.validation) for trial in trials if trial.state is state]
         points = [(number, value) for number, value in points if value is not None and math.isfinite(value)]
         if points:
-            axes.scatter(*zip(*points, strict=True), s=16, color=colour, label=state.value)
+            numbers, values = zip(*points, strict=True)
+            axes.scatter(numbers, values, s=16, color=colour, label=state.value)
     complete = _complete(trials)
     if complete:
-        best = np.minimum.accumulate([trial.validation for trial in complete])
+        best = np.minimum.accumulate(_values(complete))
         axes.step([trial.number for trial in complete], best, where="post", color="tab:red", label="best so far")
     axes.set(xlabel="trial", ylabel=f"validation {metric}", title="Optimisation history")
     if axes.get_legend_handles_labels()[0]:
@@ -113,7 +118,7 @@ def _importances(path: Path, study: optuna.Study) -> None:
 
 
 def _parallel_coordinates(path: Path, metric: str, trials: Sequence[TrialRecord]) -> None:
-    """A page of its own that takes any number of trials; one line a trial, a setting that a trial lacks below the axis."""
+    """A page of its own that takes any number of trials; one line a trial; what a trial lacks is below the axis."""
     import plotly.graph_objects as go
 
     shown = [t for t in trials if t.validation is not None and math.isfinite(t.validation)]
@@ -121,7 +126,7 @@ def _parallel_coordinates(path: Path, metric: str, trials: Sequence[TrialRecord]
         return
     names = list(dict.fromkeys(name for trial in shown for name in trial.params))
     dimensions = [_dimension(name, [trial.params.get(name) for trial in shown]) for name in names]
-    values = [trial.validation for trial in shown]
+    values = _values(shown)
     dimensions = [dimension for dimension in dimensions if dimension is not None]
     dimensions.append({"label": f"validation {metric}", "values": values})
     best, worst = min(values), float(np.percentile(values, 90))

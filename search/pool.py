@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 # Both are read when Ray is imported: no usage reports, and no advice about its next version on the user's screen.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -115,6 +115,15 @@ class _TrainingData:
     outputs: int
 
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _control(method: Method) -> Method:
+    """Lets a second thread of the actor answer this call, while the first one trains."""
+    marked: Method = ray.method(concurrency_group="control")(method)
+    return marked
+
+
 class _Worker:
     """The actor. Lives in a process of its own, so nothing of it is shared with the dispatcher."""
 
@@ -169,12 +178,12 @@ class _Worker:
         program: bytes = self._loaded().export(settings, weights)
         return program
 
-    @ray.method(concurrency_group="control")
+    @_control
     def activity(self) -> tuple[int, int, int] | None:
         """The trial that is being trained, its last finished epoch and its last epoch at most."""
         return self._activity
 
-    @ray.method(concurrency_group="control")
+    @_control
     def halt(self) -> None:
         """Ends the segment that runs, and those that wait, as soon as the trainer looks up."""
         self._halt.set()
@@ -324,7 +333,8 @@ class Pool:
             NeurosweepError: The worker failed.
         """
         actor = self._members[0].actor
-        return self._answer(actor.test.remote(settings, weights, metric, self._test))
+        result: TestResult = self._answer(actor.test.remote(settings, weights, metric, self._test))
+        return result
 
     def export(self, settings: Settings, weights: dict[str, Any]) -> bytes:
         """The network as a `torch.export` program.

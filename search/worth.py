@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
@@ -10,12 +12,12 @@ from sklearn import metrics as sklearn_metrics
 from trainer.data.dataset import Dataset, Task
 from trainer.work import Metric, TestResult
 
-Floats = npt.NDArray[np.floating]
+Numbers = npt.NDArray[Any]
 
 BOOTSTRAP_DRAWS = 2000
 
 
-def measure(metric: Metric, truth: npt.NDArray[np.generic], outputs: Floats, classes: int) -> float:
+def measure(metric: Metric, truth: Numbers, outputs: Numbers, classes: int) -> float:
     """The metric of predictions, by scikit-learn.
 
     Args:

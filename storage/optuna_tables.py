@@ -1,8 +1,8 @@
 """Optuna's own tables, written in bulk inside our transaction. The only module of storage that imports Optuna.
 
 Optuna's storage API commits each call by itself, which costs 100 ms and more for a trial; the same rows in one
-transaction cost less than one. This leans on the table models of the pinned Optuna version, and a contract test holds it
-to what Optuna's own reader and writer make of the same trials.
+transaction cost less than one. This leans on the table models of the pinned Optuna version, and a contract test holds
+it to what Optuna's own reader and writer make of the same trials.
 """
 
 from __future__ import annotations
@@ -70,12 +70,10 @@ class OptunaStudy:
 
     def __init__(self, connection: sa.Connection, label: str) -> None:
         self.study_id = _ensure_study(connection, label)
-        self._trial_ids: dict[int, int] = {
-            number: trial_id
-            for number, trial_id in connection.execute(
-                sa.select(_TRIALS.c.number, _TRIALS.c.trial_id).where(_TRIALS.c.study_id == self.study_id)
-            )
-        }
+        rows = connection.execute(
+            sa.select(_TRIALS.c.number, _TRIALS.c.trial_id).where(_TRIALS.c.study_id == self.study_id)
+        )
+        self._trial_ids: dict[int, int] = {row.number: row.trial_id for row in rows}
 
     def propose(self, connection: sa.Connection, trials: Sequence[ProposedTrial]) -> None:
         """Adds running trials with their parameters; those that are there already are left alone."""
