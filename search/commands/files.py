@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +15,14 @@ from search.commands.documents import study_document
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say
 from search.commands.studies import open_store
+from search.commands.words import plain
 
 if TYPE_CHECKING:
     from storage.records import NewStudy
+
+
+_ITEMS_SHOWN = 40
+"""Of a list of classes or columns; --json has them all."""
 
 
 @click.command(cls=Command)
@@ -61,21 +68,19 @@ def validate(file: Path, as_json: bool) -> None:
     Example:
       neurosweep validate study.yaml
     """
-    from trainer.data.load import describe
-
     from search.study_file import read_study
     from search.validation import read_data
+    from trainer.data.load import describe
 
     spec, dataset = read_data(read_study(file))
     data = describe(dataset)
     if as_json:
         print_json({"valid": True, "study": spec.to_mapping(), "data": data})
         return
-    say(spec.to_yaml().rstrip())
-    say()
-    for name, value in data.items():
-        say(f"{name.replace('_', ' '):<14}{_shown(value)}")
-    say(f"\n{file} would run.")
+    say(spec.to_yaml())
+    for line in _as_comments(data):  # so that what is printed is a study file as a whole
+        say(line)
+    say(f"# {file} would run.")
 
 
 @click.command(cls=Command)
@@ -115,9 +120,17 @@ def _seen_from(folder: Path, data: str | None) -> str | None:
     return data if folder.resolve() == Path.cwd() else os.path.relpath(data, folder)
 
 
+def _as_comments(data: dict[str, Any]) -> Iterator[str]:
+    for name, value in data.items():
+        if value:
+            label = f"# {name.replace('_', ' '):<14}"
+            yield textwrap.fill(_shown(value), 80, initial_indent=label, subsequent_indent=f"#{'':<15}")
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(str(item) for item in value)
-    return str(value)
+        hidden = f" and {len(value) - _ITEMS_SHOWN} more" if len(value) > _ITEMS_SHOWN else ""
+        return ", ".join(map(_shown, value[:_ITEMS_SHOWN])) + hidden
+    return plain(str(value))

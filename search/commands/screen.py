@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_LINES = 10
 _FRAMES_A_SECOND = 4
-_LINES_BESIDE_WORKERS = 6
+_LINES_BESIDE_WORKERS = 8
 
 
 class Screen(Protocol):
@@ -123,7 +123,7 @@ class LiveScreen:
 def as_line(progress: Progress) -> str:
     """One snapshot as one line."""
     ended = progress.complete + progress.pruned + progress.failed
-    parts = [f"{plain(progress.label)}: {progress.stage}, {ended}/{progress.total} trials"]
+    parts = [f"{plain(progress.label)}: {plain(progress.stage)}, {ended}/{progress.total} trials"]
     if progress.failed:
         parts.append(f"{progress.failed} failed")
     if progress.best_value is not None:
@@ -148,16 +148,11 @@ def picture(progress: Progress, since: float = 0.0, room: int = 16, note: str = 
     from rich.text import Text
 
     ended = progress.complete + progress.pruned + progress.failed
-    head = Table.grid(padding=(0, 2))
-    head.add_row(
-        Text(plain(progress.label), style="bold"),
-        Text(progress.stage),
-        _bar(ended, progress.total, width=20),
-        Text(f"{ended}/{progress.total}"),
-        Text(_clock(progress, since)),
-    )
+    head = Text.assemble((plain(progress.label), "bold"), f"  {plain(progress.stage)}")
+    bar = Table.grid(padding=(0, 2))
+    bar.add_row("", _bar(ended, progress.total, width=25), f"{ended}/{progress.total} trials", _clock(progress, since))
     counts = f"{progress.complete} complete, {progress.pruned} pruned, {progress.failed} failed"
-    lines: list[RenderableType] = [head, Text(f"  {counts}, {progress.running} running", style="dim")]
+    lines: list[RenderableType] = [head, bar, Text(f"  {counts}, {progress.running} running", style="dim")]
     if progress.best_value is not None:
         lines.append(_best(progress))
     lines.append(_workers(progress, room))

@@ -50,9 +50,19 @@ def test_validate_prints_every_default_the_shape_and_the_split(folder: Path, cal
     assert document["valid"] is True
     assert document["study"]["search"] == {"sampler": "tpe", "pruner": "asha"}
     assert (document["study"]["task"], document["study"]["metric"]) == ("classification", "error")
+    # 150 flowers, 50 of each of three kinds, measured in four ways.
+    assert document["data"]["rows"] == sum(document["data"]["splits"].values()) == 150
+    assert document["data"]["input_shape"] == [4]
+
+
+def test_what_validate_prints_is_a_study_file_with_the_datas_shape_as_comments(folder: Path, call: Call) -> None:
+    (folder / "iris.yaml").write_text("name: flowers\ndata: {source: iris}\n")
     out = call("validate", "iris.yaml").out
-    for part in ("sampler: tpe", "trials: 100", "would run"):
-        assert part in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "# input shape   4\n" in out and out.endswith("# iris.yaml would run.\n")
+    (folder / "full.yaml").write_text(out)
+    assert read_study("full.yaml").budget.trials == 100
+    assert read_study("full.yaml").task == "classification"
 
 
 @pytest.mark.parametrize("command", ["validate", "submit", "run"])

@@ -69,13 +69,16 @@ def test_the_picture_says_trials_best_workers_and_time_left() -> None:
         assert part in text
 
 
-def test_no_line_of_the_picture_is_wider_than_the_terminal() -> None:
-    assert max(len(line) for line in drawn(TRAINING)) <= 80
+def test_no_line_of_the_picture_is_wider_than_the_terminal_and_the_clock_is_whole() -> None:
+    long = replace(TRAINING, label="x" * 64, stage="testing the winner", elapsed=4000.0, left=7890.0)
+    lines = drawn(long)
+    assert max(map(len, lines)) <= 80
+    assert any("1 h 6 min, about 2 h 11 min left" in line for line in lines)
 
 
 def test_the_clock_goes_on_between_two_snapshots() -> None:
-    assert "36 s, about 39 s left" in drawn(TRAINING, since=5.0)[0]
-    assert "about 0 s left" in drawn(TRAINING, since=500.0)[0]
+    assert "36 s, about 39 s left" in drawn(TRAINING, since=5.0)[1]
+    assert "about 0 s left" in drawn(TRAINING, since=500.0)[1]
 
 
 def test_workers_that_do_not_fit_are_counted() -> None:
@@ -93,7 +96,12 @@ def test_a_terminal_without_utf8_gets_ascii() -> None:
 
 
 def test_text_from_outside_cannot_steer_the_terminal() -> None:
-    hostile = replace(TRAINING, metric="err\x1b[2J", best_params={"model": "\x1b]0;x\x07", "activation": "\x9b1m"})
+    hostile = replace(
+        TRAINING,
+        metric="err\x1b[2J",
+        stage="failed: \x1b]0;x",
+        best_params={"model": "\x1b]0;x\x07", "activation": "\x9b1m"},
+    )
     text = "\n".join([*drawn(hostile), as_line(hostile)])
     assert not [character for character in text if ord(character) < 32 and character != "\n"]
     assert "\x9b" not in text
