@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
@@ -40,13 +39,28 @@ class Split:
 class Preprocessing:
     """How raw rows become the network's inputs, and its outputs become answers. Plain values, so it can be JSON.
 
+    The rules for a table, which whoever encodes a row has to follow:
+
+    - Each record of `columns` gives its features in turn, in the records' order; the network takes them as float32.
+    - A number gives (value - mean) / std, reckoned in float64, and, where its record has ``"missing": true`` (as the
+      train split lacked a value), a second feature behind it: 1 for a missing value, else 0. A missing number is
+      ``fill``, the train split's median, before it is standardised. Missing are None, NaN, infinities and blank texts.
+      Another text is read as pandas.to_numeric reads it; one that is no number is an error. Mean and std (population,
+      1 where all are equal) are those of the train split once it is filled.
+    - A category gives a feature for each of its ``values``, in their order: 1 for that value and 0 for the others.
+      All are 0 for a missing value (None, NaN, a blank text) and for one that is not among them. ``values`` are texts,
+      those of the train split in the order of their code points. A raw value is compared as a text: booleans are
+      ``True`` and ``False``, a whole number has no decimal point (3 and 3.0 are both ``3``), a text is as it is, spaces
+      and case included.
+    - Columns of numbers are numbers. In a CSV file, where all is text, a column is one of numbers where every value in
+      it that isn't missing reads as one; nothing at all and pandas.read_csv's words for it (such as NA) are missing.
+
     Attributes:
         kind: ``table`` or ``image``.
         task: ``classification`` or ``regression``.
         columns: For a table, one record for each raw column, in order: ``{"name", "kind": "number", "mean", "std",
-            "fill"}`` (``fill`` replaces a missing number, before standardising; ``"missing": true`` adds an indicator
-            feature behind it) or ``{"name", "kind": "category", "values": [...]}`` (one-hot; missing and unknown values
-            are all zeros).
+            "fill"}``, with ``"missing": true`` where there is an indicator, or ``{"name", "kind": "category",
+            "values": [...]}``.
         shape: For images, (channels, height, width) of the network's input.
         channels_last: Whether raw images come as height x width x channels (channels may be missing for grey ones).
         mean: For images, what is subtracted from each channel, in raw units.

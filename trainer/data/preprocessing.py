@@ -1,139 +1,160 @@
-"""Raw rows to the network's inputs: fitted on the train split alone, then applied to anything.
-
-The rules are written at `trainer.data.dataset.Preprocessing`. The champion carries its own copy of `encode_table`, since
-it loads without our code; a test holds both together.
-"""
+"""Statistics of the train split, and raw columns as the network's inputs by them. `Preprocessing` has the rules."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from neurosweep.errors import DataError
-from trainer.data.dataset import Array
+from trainer.data.columns import Column, ColumnKind, read_numbers
+from trainer.data.dataset import Array, Preprocessing, Task
+from trainer.data.targets import Target
+from trainer.data.words import quoted, row_numbers
 
-if TYPE_CHECKING:
-    import pandas as pd
+MOST_VALUES = 1000
+"""Texts with more different values than this are no category."""
 
-MOST_CATEGORIES = 1000
-"""A column with more values than this is refused; it is an identifier or free text, or needs thinking about."""
+MOST_DISTINCT, FEW_ROWS = 0.9, 20
+"""Nor are they where more than this share of the values are different, told from more than so many rows."""
 
-FEW_ROWS = 50
-"""From this many rows on, a text column that hardly ever repeats itself is refused too."""
+CHUNK = 2**22
+"""Pixels that are summed at a time: bounds memory."""
 
 
-def fit_columns(frame: pd.DataFrame, where: str) -> tuple[dict[str, Any], ...]:
-    """How each column of the train split becomes features.
+def fit_table(columns: Sequence[Column], target: Target, train: Array, where: str) -> Preprocessing:
+    """What the train split says of a table.
 
     Args:
-        frame: The train split's rows, features only.
+        train: Row ids of the train split.
 
     Raises:
-        DataError: A column is neither numbers nor categories; the message names it.
+        DataError: A column holds nothing a network can learn from; the message names it and says what to write.
     """
-    return tuple(_fit_column(str(name), frame[name], where) for name in frame.columns)
+    found = {column.name: _fault(column, train) for column in columns}
+    faults = [(name, *fault) for name, fault in found.items() if fault]
+    if faults:
+        name, fault, remedy = faults[0]
+        good = [name for name in found if not found[name]]
+        listing = f"features: [{', '.join(good)}]" if 0 < len(good) <= 12 else "a list of features"
+        more = f" (and {len(faults) - 1} more such columns)" if len(faults) > 1 else ""
+        raise DataError(f"column {quoted(name)} {fault}{more}: {remedy}leave it out with {listing}", where)
+    records = tuple(_record(column, train, where) for column in columns)
+    return Preprocessing(kind="table", columns=records, **_of_target(target, train))
 
 
-def _fit_column(name: str, values: pd.Series[Any], where: str) -> dict[str, Any]:
-    import pandas as pd
+def fit_images(inputs: Array, *, channels_last: bool, target: Target, train: Array) -> Preprocessing:
+    """What the train split says of images.
 
-    if pd.api.types.is_datetime64_any_dtype(values.dtype):
-        raise DataError(
-            f"Column {name!r} holds dates: turn them into numbers (days since, month ...), or leave it out with "
-            "data.features.",
-            where,
-        )
-    if is_number(values):
-        return _fit_number(name, as_numbers(values), where)
-    spelled = values.map(spell)
-    present = spelled.dropna()
-    distinct = sorted(present.unique())
-    if not distinct:
-        raise DataError(f"Column {name!r} is empty in the train split: leave it out with data.features.", where)
-    if len(distinct) > MOST_CATEGORIES or (len(present) >= FEW_ROWS and len(distinct) > 0.9 * len(present)):
-        raise DataError(
-            f"Column {name!r} has {len(distinct)} different texts in {len(present)} rows: it looks like names or "
-            "identifiers, from which nothing can be learnt. Leave it out with data.features.",
-            where,
-        )
-    return {"name": name, "kind": "category", "values": distinct}
+    Args:
+        inputs: The train split's images, (rows, channels, height, width).
+        train: Their row ids.
+    """
+    pixels = len(inputs) * inputs.shape[2] * inputs.shape[3]
+    chunks = np.array_split(inputs, inputs.size // CHUNK + 1)
+    mean = sum(chunk.sum(axis=(0, 2, 3), dtype=np.float64) for chunk in chunks) / pixels
+    squares = sum(((chunk - mean[:, None, None]) ** 2).sum(axis=(0, 2, 3)) for chunk in chunks)
+    std = np.sqrt(squares / pixels)
+    return Preprocessing(
+        kind="image",
+        shape=inputs.shape[1:],
+        channels_last=channels_last,
+        mean=tuple(mean.tolist()),
+        std=tuple(np.where(std > 0, std, 1.0).tolist()),
+        **_of_target(target, train),
+    )
 
 
-def _fit_number(name: str, numbers: npt.NDArray[np.float64], where: str) -> dict[str, Any]:
-    missing = np.isnan(numbers)
-    if missing.all():
-        raise DataError(f"Column {name!r} is empty in the train split: leave it out with data.features.", where)
-    fill = float(np.median(numbers[~missing]))
-    filled = np.where(missing, fill, numbers)
-    column: dict[str, Any] = {
-        "name": name,
-        "kind": "number",
-        "mean": float(filled.mean()),
-        "std": float(filled.std()) or 1.0,
-        "fill": fill,
-    }
-    if missing.any():
-        column["missing"] = True
-    return column
+def encode_table(preprocessing: Preprocessing, columns: Sequence[Column], rows: Array) -> Array:
+    """These rows as the network's inputs, float32 of shape (rows, features).
 
-
-def encode_table(frame: pd.DataFrame, columns: tuple[dict[str, Any], ...]) -> Array:
-    """Rows as float32 features of shape (rows, features), in the columns' order."""
-    features: list[Array] = []
-    for column in columns:
-        values = frame[column["name"]]
-        if column["kind"] == "category":
-            spelled = values.map(spell)
-            features += [(spelled == value).to_numpy(np.float32) for value in column["values"]]
-            continue
-        numbers = as_numbers(values)
-        missing = np.isnan(numbers)
-        features.append((np.where(missing, column["fill"], numbers) - column["mean"]) / column["std"])
-        if column.get("missing"):
-            features.append(missing)
-    encoded = np.empty((len(frame), len(features)), dtype=np.float32)
-    for index, feature in enumerate(features):
-        encoded[:, index] = feature
+    Args:
+        columns: Those of `preprocessing.columns`, in that order.
+    """
+    encoded = np.zeros((len(rows), feature_count(preprocessing)), np.float32)
+    at = 0
+    for column, record in zip(columns, preprocessing.columns, strict=True):
+        values = column.values[rows]
+        if record["kind"] == "category":
+            places = {name: at + place for place, name in enumerate(record["values"])}
+            for row, value in enumerate(values):
+                if value in places:
+                    encoded[row, places[value]] = 1
+        else:
+            missing = np.isnan(values)
+            encoded[:, at] = (np.where(missing, record["fill"], values) - record["mean"]) / record["std"]
+            if record.get("missing"):
+                encoded[:, at + 1] = missing
+        at += _width(record)
     return encoded
 
 
-def is_number(values: pd.Series[Any]) -> bool:
-    """Whether a column holds numbers: by its type, or by each of its values where the type says nothing."""
-    import pandas as pd
-
-    if pd.api.types.is_bool_dtype(values.dtype):
-        return False
-    if pd.api.types.is_numeric_dtype(values.dtype):
-        return True
-    present = values.dropna()
-    return len(present) > 0 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in present)
+def encode_target(preprocessing: Preprocessing, target: Target, rows: Array) -> Array:
+    """These rows' answers: int64 class indices, or float32 standardised ones, of shape (rows,)."""
+    if target.task is Task.CLASSIFICATION:
+        return target.values[rows]
+    return ((target.values[rows] - preprocessing.target_mean) / preprocessing.target_std).astype(np.float32)
 
 
-def as_numbers(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
-    """A column as float64; missing values and infinities are NaN."""
-    numbers = values.to_numpy(np.float64, na_value=np.nan)
-    return np.where(np.isfinite(numbers), numbers, np.nan)
+def feature_count(preprocessing: Preprocessing) -> int:
+    """The width of an encoded table."""
+    return sum(_width(record) for record in preprocessing.columns)
 
 
-def spell(value: Any) -> str | None:
-    """One spelling for a category, whether it came as 3, 3.0 or '3'; None for a missing one."""
-    import pandas as pd
+def _width(record: dict[str, Any]) -> int:
+    return len(record["values"]) if record["kind"] == "category" else 1 + bool(record.get("missing"))
 
-    if isinstance(value, bool | np.bool_):
-        return str(bool(value))
-    if pd.isna(value):
+
+def _fault(column: Column, train: Array) -> tuple[str, str] | None:
+    """Why a network can't learn from a column, and what to do unless it is left out; None where it can."""
+    if column.kind is ColumnKind.OTHER:
+        if column.type_name.startswith(("timestamp", "date", "time", "duration")):
+            return "holds dates or times, which say nothing as they are", "make numbers such as the month of them, or "
+        return f"holds {column.type_name}, but only numbers, texts and booleans can be learnt from", ""
+    present = column.values[train][~column.missing[train]]
+    if not len(present):
+        return "has no value in any row of the train split", ""
+    if column.kind is not ColumnKind.TEXT:
         return None
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
+    distinct = len(set(present.tolist()))
+    if distinct <= MOST_VALUES and (len(present) <= FEW_ROWS or distinct <= MOST_DISTINCT * len(present)):
+        return None
+    strange = np.flatnonzero(np.isnan(read_numbers(column.values)) & ~column.missing)
+    if 0 < len(strange) < len(column.values) / 2:
+        said = f"{row_numbers(strange[:1])} says {quoted(column.values[strange[0]])}"
+        return f"would hold numbers, but {said}", "repair that, or "
+    limit = f"a category has at most {MOST_VALUES:,}, most of them more than once"
+    return f"holds {distinct:,} different texts in the {len(present):,} rows of the train split, but {limit}", ""
 
 
-def fit_channels(pixels: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of images of shape (rows, channels, height, width), in raw units."""
-    axes = (0, 2, 3)
-    mean = pixels.mean(axis=axes, dtype=np.float64)
-    # One channel at a time: float64 deviations of all at once would take eight times the images' memory.
-    std = [float(pixels[:, channel].std(dtype=np.float64)) or 1.0 for channel in range(pixels.shape[1])]
-    return tuple(float(value) for value in mean), tuple(std)
+def _record(column: Column, train: Array, where: str) -> dict[str, Any]:
+    """What `Preprocessing.columns` keeps of a column."""
+    present = column.values[train][~column.missing[train]]
+    if not column.is_number:
+        return {"name": column.name, "kind": "category", "values": sorted(set(present.tolist()))}
+    fill = float(np.median(present))
+    filled = np.where(np.isnan(column.values[train]), fill, column.values[train])
+    mean, std = _mean_and_std(filled)
+    if not np.isfinite([mean, std]).all():
+        raise DataError(f"column {quoted(column.name)} holds numbers too large to standardise: rescale it", where)
+    missing = {"missing": True} if len(present) < len(train) else {}
+    return {"name": column.name, "kind": "number", "mean": mean, "std": std, "fill": fill, **missing}
+
+
+def _of_target(target: Target, train: Array) -> dict[str, Any]:
+    mean, std = (0.0, 1.0) if target.task is Task.CLASSIFICATION else _mean_and_std(target.values[train])
+    return {
+        "task": target.task.value,
+        "classes": target.classes,
+        "target_name": target.name,
+        "target_mean": mean,
+        "target_std": std,
+    }
+
+
+def _mean_and_std(values: Array) -> tuple[float, float]:
+    """Mean and population standard deviation, which is 1 where all values are equal."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        varies = values.min() < values.max()  # rounding can give equal values a tiny deviation
+        return float(values.mean()), float(values.std()) or 1.0 if varies else 1.0

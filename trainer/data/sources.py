@@ -1,349 +1,302 @@
-"""Reads a source whole: a named dataset, a table file, arrays, or a folder of images. Readers are imported when used."""
+"""Where data comes from: scikit-learn's sets, files, folders of images, the Hugging Face hub; all as one `Source`."""
 
 from __future__ import annotations
 
-import difflib
-import tempfile
-import warnings
+import re
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from neurosweep.errors import DataError
+from trainer.data.columns import Column, column_from_arrow
 from trainer.data.dataset import Array
+from trainer.data.images import Images, Picture, check_numbers, images_from_array, images_from_pictures
+from trainer.data.readers import NO_ROWS, quiet, read_table
+from trainer.data.words import did_you_mean, listed, unknown_column
 
-if TYPE_CHECKING:
-    import pandas as pd
+BUNDLED = ("digits", "iris", "wine", "breast_cancer", "diabetes")
+"""The sets that scikit-learn carries on disk."""
 
-NAMES = ("digits", "iris", "wine", "breast_cancer", "diabetes")
-"""The datasets that come with scikit-learn."""
+INPUTS, ANSWERS = "x", "y"
+"""The arrays of an npz file: its inputs, and the target unless the study names another."""
 
-_TABLES = {".csv": "csv", ".parquet": "parquet", ".jsonl": "json"}
-"""A table file's ending, and the builder of Hugging Face `datasets` that reads it."""
+PICTURE_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm")
+)
+"""Ends of the names of images; files with others are left aside."""
 
-_ONE_CHUNK = 2**30
-"""`datasets` tells each column's type from the first chunk; a whole file in one chunk leaves nothing to contradict it."""
-
-_IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Rows with named columns.
-
-    Attributes:
-        target: The column to predict, where the source itself says it.
-    """
-
-    frame: pd.DataFrame
-    target: str | None = None
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arrays:
-    """Inputs and targets without column names.
+class Source:
+    """Rows of a table, or of images with a table beside them (the target, a group, a split column).
 
     Attributes:
-        inputs: Shape (rows, features), or (rows, channels, height, width) for images.
-        channels_last: Whether the source had height x width x channels.
-        as_given: The inputs in the source's own layout, for examples.
+        where: What a message calls it.
+        table: A pyarrow.Table.
+        typed: Whether its columns have types; a CSV file's have not.
+        images: The inputs, unless the table holds them.
+        pictured: What the column of images was called, where they came from one.
     """
 
-    inputs: Array
-    targets: Array
-    target_name: str
-    channels_last: bool
-    as_given: Array
+    where: str
+    table: Any
+    typed: bool = True
+    images: Images | None = None
+    pictured: str | None = None
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.table.column_names)
+
+    def column(self, name: str, role: str = "a column", *, numbers: bool = True) -> Column:
+        """A column by its name; `numbers` as in `column_from_arrow`.
+
+        Raises:
+            DataError: There is none; the message says `role`, the study file's key.
+        """
+        if name not in self.names:
+            raise unknown_column(role, name, self.names, self.where)
+        return column_from_arrow(name, self.table[name], typed=self.typed, numbers=numbers)
 
 
-def read_source(source: str, target: str | None) -> Table | Arrays:
-    """Reads everything that a study's `data.source` names.
+def open_source(source: str, target: str | None = None, features: Sequence[str] | None = None) -> Source:
+    """The rows of a source, images not yet decoded.
 
     Args:
-        source: A name, ``hf:NAME``, or a path.
-        target: The study file's `data.target`; here only the name of an array in a ``.npz``.
+        source: A name in `BUNDLED`, ``hf:NAME``, or the path of a ``.csv``, ``.parquet``, ``.jsonl`` or ``.npz`` file
+            or of a folder of images.
+        target: The target's name: an npz file's array; scikit-learn's sets take both ``label`` and ``target``.
+        features: The columns to learn from: tells which one where there are several columns of images.
 
     Raises:
-        DataError: It is not there, or can't be read; the message says what would be right.
+        DataError: It can't be read, is empty or has two columns of one name.
     """
-    if source in NAMES:
-        return _scikit_learn(source)
+    if source in BUNDLED:
+        return _bundled(source, target)
     if source.startswith("hf:"):
-        return _hugging_face(source.removeprefix("hf:"), target)
-    path = Path(source)
+        return _hub(source.removeprefix("hf:"), features)
+    path = existing(source)
     if path.is_dir():
-        return _image_folder(path)
-    _check_file(path)
-    if path.suffix == ".npz":
-        return _npz(path, target)
-    if path.suffix in _TABLES:
-        return Table(frame=read_table(path))
-    raise DataError(
-        f"A source must be one of {', '.join(NAMES)}, hf:NAME, a folder of images, or a file that ends in .csv, "
-        f".parquet, .jsonl or .npz, but it ends in {path.suffix or 'nothing'!r}.",
-        source,
-    )
+        try:
+            return _image_folder(path)
+        except OSError as error:
+            raise DataError(f"the folder can't be read: {error.strerror or error}", str(path)) from None
+    if path.suffix.lower() == ".npz":
+        return _arrays(path, target or ANSWERS)
+    return from_dataset(read_table(path), str(path), features, typed=path.suffix.lower() != ".csv")
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV, Parquet or JSON-lines file as a frame.
+def existing(path: str | Path) -> Path:
+    """The path, if something is there.
 
     Raises:
-        DataError: It is missing, empty, or not what its ending says.
+        DataError: Nothing is; the message names what is there under a similar name.
     """
-    _check_file(path)
-    builder = _TABLES[path.suffix]
-    options: dict[str, Any] = {} if builder == "parquet" else {"chunksize": _ONE_CHUNK}
-    with _quiet_datasets() as datasets, tempfile.TemporaryDirectory() as cache:
-        # A cache of its own each time: the file may have changed, and nothing is to be left behind.
-        frame: pd.DataFrame = _reading(
-            str(path),
-            lambda: datasets.load_dataset(
-                builder, data_files=str(path), split="train", cache_dir=cache, **options
-            ).to_pandas(),
-        )
-    if frame.empty:
-        raise DataError("The file has no rows.", str(path))
-    repeated = [str(name) for name in frame.columns if str(name).endswith(".1") and str(name)[:-2] in frame.columns]
-    if repeated and builder == "csv":
-        raise DataError(f"Each column must have a name of its own, but {repeated[0][:-2]!r} is there twice.", str(path))
-    return frame
+    found = Path(path)
+    try:
+        if found.exists():
+            return found
+        beside = [entry.name for entry in found.parent.iterdir()] if found.parent.is_dir() else []
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise DataError(f"the data can't be read: {getattr(error, 'strerror', None) or error}", str(path)) from None
+    hint = did_you_mean(found.name, beside) or f"; sets known by name are {', '.join(BUNDLED)}"
+    raise DataError("there is no such file or folder" + hint, str(path))
+
+
+def _bundled(name: str, target: str | None) -> Source:
+    """One of scikit-learn's sets; classes are called by their names."""
+    import pyarrow as pa
+    from sklearn import datasets
+
+    bunch = getattr(datasets, f"load_{name}")()
+    called = target if target in ("label", "target") else "label" if name == "digits" else "target"
+    if name == "digits":
+        images = images_from_array(bunch.images.astype(np.uint8), name)
+        return Source(where=name, table=pa.table({called: bunch.target}), images=images)
+    columns = {str(feature): bunch.data[:, index] for index, feature in enumerate(bunch.feature_names)}
+    answers = bunch.target if name == "diabetes" else [str(bunch.target_names[index]) for index in bunch.target]
+    return Source(where=name, table=pa.table({**columns, called: answers}))
+
+
+def _hub(name: str, features: Sequence[str] | None) -> Source:
+    """A set of the Hugging Face hub, or of its cache on this machine: the splits it comes with are joined, in order.
+
+    datasets 5 runs no code that a set brings.
+    """
+    where = f"hf:{name}"
+    if not HUB_NAME.fullmatch(name):
+        raise DataError("hf: must be followed by a set's name, such as hf:ylecun/mnist", where)
+    import datasets
+
+    with quiet():
+        try:
+            loaded = datasets.load_dataset(name)
+            dataset = datasets.concatenate_datasets(list(loaded.values()))
+        except Exception as error:  # the hub's client raises whatever its transport raises
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            if isinstance(error, ConnectionError) or "offline" in f"{type(error).__name__} {reason}".lower():
+                message = "the Hugging Face hub can't be reached and the set is not in this machine's cache"
+                raise DataError(f"{message}: connect, or bring the cache along", where) from None
+            raise DataError(f"the set can't be read: {reason}", where) from None
+    return from_dataset(dataset, where, features)
+
+
+def from_dataset(dataset: Any, where: str, features: Sequence[str] | None = None, *, typed: bool = True) -> Source:
+    """A `datasets.Dataset` as a `Source`. Where it has a column of images, that is the inputs, and alone.
+
+    Raises:
+        DataError: It is empty, or `features` leaves open which column of images is meant.
+    """
+    import datasets
+
+    if not len(dataset):
+        raise DataError(NO_ROWS, where)
+    pictured = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    wanted = [name for name in pictured if features is None or name in features]
+    if len(wanted) > 1 or (wanted and features is not None and len(features) > 1):
+        raise DataError(f"a network takes one column of images and no other: write features: [{wanted[0]}]", where)
+    names = [name for name in dataset.column_names if name not in pictured]
+    images = images_from_pictures(len(dataset), _stored(dataset, wanted[0], where), where) if wanted else None
+    table = dataset.select_columns(names).with_format("arrow")[:]
+    for name in names:
+        if isinstance(dataset.features[name], datasets.ClassLabel):
+            place = table.column_names.index(name)
+            table = table.set_column(place, name, _class_names(table[name], dataset.features[name].names))
+    return Source(where=where, table=table, typed=typed, images=images, pictured=wanted[0] if wanted else None)
+
+
+def _stored(dataset: Any, name: str, where: str) -> Callable[[int], Picture]:
+    """A column of images as they are stored, encoded, row by row."""
+    column = dataset.select_columns([name]).with_format("arrow")[:][name]
+
+    def picture(row: int) -> Picture:
+        stored = column[row].as_py() or {}
+        content, path = stored.get("bytes"), stored.get("path")
+        if content is None and path is None:
+            raise DataError(f"every row must have an image, but row {row + 1} has none", where)
+        return Picture(path or f"the image in row {row + 1}", content)
+
+    return picture
+
+
+def _class_names(labels: Any, names: Sequence[str]) -> Any:
+    """Labels as names; the hub writes -1 for a row that has none."""
+    import pyarrow as pa
+
+    return pa.chunked_array([[None if label is None or label < 0 else names[label] for label in labels.to_pylist()]])
+
+
+def _image_folder(folder: Path) -> Source:
+    """Images in sub-folders, each a class, in the order of their paths."""
+    import datasets
+
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    classes = [entry for entry in entries if entry.is_dir()]
+    if not classes:
+        raise DataError("a folder of images must have a sub-folder for each class, but this one has none", str(folder))
+    if stray := [entry.name for entry in entries if is_picture(entry)]:
+        raise DataError(f"every image must lie in its class's sub-folder, but {listed(stray)} does not", str(folder))
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, place in enumerate(classes):
+        found = [path for path in sorted(place.iterdir()) if is_picture(path)]
+        if not found:
+            inner = any(entry.is_dir() for entry in place.iterdir())
+            remedy = f"name {place} if the classes are in there" if inner else "fill it or delete it"
+            raise DataError(
+                f"every sub-folder must hold images of its class, but {place.name} has none: {remedy}", str(folder)
+            )
+        paths += map(str, found)
+        labels += [label] * len(found)
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=[place.name for place in classes])}
+    )
+    dataset = datasets.Dataset.from_dict({"image": paths, "label": labels}, features=features)
+    return from_dataset(dataset, str(folder))
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is named as an image; hidden ones are not."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _arrays(path: Path, target: str) -> Source:
+    """An npz file: images or a table of numbers, the target, and what else has one value a row, such as a group."""
+    import pyarrow as pa
+
+    where = str(path)
+    arrays = read_arrays(path)
+    if target not in arrays:
+        raise unknown_column("target", target, list(arrays), where)
+    inputs = array_of_inputs(arrays, where)
+    columns = {name: array for name, array in arrays.items() if array.size == len(array) == len(inputs)}
+    if target not in columns:
+        shapes = f"{INPUTS} has the shape {inputs.shape} and {target} {arrays[target].shape}"
+        raise DataError(f"the target must have one value for each row of {INPUTS}, but {shapes}", where)
+    images = images_from_array(inputs, where) if inputs.ndim > 2 else None
+    if images is None:
+        numbers = columns_of_array(inputs, where)
+        if both := sorted(numbers.keys() & columns):
+            raise DataError(f"{both[0]} is what a column of {INPUTS} is called: give that array another name", where)
+        columns = {**numbers, **columns}
+    try:
+        table = pa.table({name: array.ravel().astype(array.dtype.newbyteorder("=")) for name, array in columns.items()})
+    except pa.ArrowException as error:
+        raise DataError(f"an array has a type that can't be used: {error}", where) from None
+    return Source(where=where, table=table, images=images)
+
+
+def array_of_inputs(arrays: dict[str, Array], where: str) -> Array:
+    """The inputs among an npz file's arrays.
+
+    Raises:
+        DataError: There are none.
+    """
+    if INPUTS not in arrays:
+        raise DataError(f"an npz file must hold its inputs as {INPUTS}, but it has {listed(list(arrays))}", where)
+    inputs = arrays[INPUTS]
+    if not inputs.ndim or not inputs.size:
+        raise DataError(f"{NO_ROWS}: {INPUTS} has the shape {inputs.shape}", where)
+    return inputs
+
+
+def columns_of_array(inputs: Array, where: str) -> dict[str, Array]:
+    """The columns of an array of shape (rows, features) or (rows,), called x0, x1 and so on.
+
+    Raises:
+        DataError: They are not finite numbers.
+    """
+    check_numbers(inputs, INPUTS, where)
+    return {f"{INPUTS}{index}": column for index, column in enumerate(inputs.reshape(len(inputs), -1).T)}
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """The arrays of a ``.npz`` file; pickled objects are refused.
+    """The arrays of an npz file by name; nothing is unpickled.
 
     Raises:
-        DataError: It is no such file, or it holds Python objects.
+        DataError: It is no npz file, or an array in it holds Python objects.
     """
+    where = str(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except ValueError as exc:
-        raise DataError(
-            "Arrays must be of plain numbers or text, but one holds Python objects, which are never loaded: "
-            "save it with a numeric dtype.",
-            str(path),
-        ) from exc
-    except (OSError, EOFError, zipfile.BadZipFile, KeyError) as exc:
-        raise DataError(f"The file is not a readable .npz: {_reason(exc)}", str(path)) from exc
-
-
-def read_images(paths: Sequence[Path]) -> Array:
-    """Images as one uint8 array of shape (rows, height, width) for grey ones, (rows, height, width, 3) for others.
-
-    Raises:
-        DataError: One can't be read, or they differ in size.
-    """
-    from PIL import Image
-
-    pixels = []
-    with warnings.catch_warnings():
-        # An image that unpacks to gigabytes is an attack or a mistake.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for path in paths:
-            try:
-                with Image.open(path) as image:
-                    pixels.append(np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB")))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning) as exc:
-                raise DataError(f"This image can't be read: {_reason(exc)}", str(path)) from exc
-    if any(each.ndim == 3 for each in pixels):
-        pixels = [each if each.ndim == 3 else np.repeat(each[..., None], 3, axis=2) for each in pixels]
-    sizes = sorted({f"{each.shape[1]}x{each.shape[0]}" for each in pixels})
-    if len(sizes) > 1:
-        listed = ", ".join(sizes[:4]) + (" ..." if len(sizes) > 4 else "")
-        raise DataError(f"Images must all be of one size, but these are {listed}: resize them first.", str(paths[0]))
-    return np.stack(pixels)
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The images in a folder and below it, in the order of their names."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _IMAGE_ENDINGS and path.is_file())
-
-
-def as_images(pixels: Array, where: str) -> tuple[Array, bool]:
-    """Pixels with the channels in front: (rows, channels, height, width), and whether they came last.
-
-    Raises:
-        DataError: The shape is none of rows x height x width, with 1 or 3 channels behind or before it.
-    """
-    if pixels.ndim == 3:
-        return pixels[:, None], True
-    if pixels.ndim == 4 and pixels.shape[3] in (1, 3):
-        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), True
-    if pixels.ndim == 4 and pixels.shape[1] in (1, 3):
-        return pixels, False
-    raise DataError(
-        "Images must be rows x height x width, with 1 or 3 channels behind or before it if any, but this array has the "
-        f"shape {pixels.shape}.",
-        where,
-    )
-
-
-def _scikit_learn(name: str) -> Table | Arrays:
-    from sklearn import datasets
-
-    loaded = getattr(datasets, f"load_{name}")(as_frame=name != "digits")
-    if name == "digits":
-        pixels = loaded.images.astype(np.uint8)
-        return Arrays(
-            inputs=pixels[:, None],
-            targets=loaded.target,
-            target_name="label",
-            channels_last=True,
-            as_given=pixels,
-        )
-    frame = loaded.frame
-    if name != "diabetes":
-        frame = frame.assign(target=loaded.target_names[frame["target"]])
-    return Table(frame=frame, target="target")
-
-
-def _hugging_face(name: str, target: str | None) -> Table | Arrays:
-    with _quiet_datasets() as datasets:
-        splits = _reading(f"hf:{name}", lambda: datasets.load_dataset(name))
-        # Its own splits are joined: the study file says how rows are split, the same way for every source.
-        rows = datasets.concatenate_datasets(list(splits.values()))
-        pictures = [key for key, feature in rows.features.items() if isinstance(feature, datasets.Image)]
-        labels = {key: f.names for key, f in rows.features.items() if isinstance(f, datasets.ClassLabel)}
-        if not pictures:
-            frame = rows.to_pandas()
-            for key, names in labels.items():
-                frame[key] = [None if index < 0 else names[index] for index in frame[key]]
-            return Table(frame=frame)
-        chosen = target or ("label" if "label" in rows.column_names else next(iter(labels), None))
-        if chosen not in rows.column_names:
-            raise unknown_column("target", chosen or "", rows.column_names, f"hf:{name}")
-        given = _same_size([np.asarray(_plain_mode(image)) for image in rows[pictures[0]]], f"hf:{name}")
-        targets = np.asarray(rows[chosen])
-        if chosen in labels:
-            targets = np.asarray(labels[chosen])[targets]
-    inputs, channels_last = as_images(given, f"hf:{name}")
-    return Arrays(inputs=inputs, targets=targets, target_name=str(chosen), channels_last=channels_last, as_given=given)
-
-
-def _plain_mode(image: Any) -> Any:
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
-
-
-def _same_size(pixels: list[Array], where: str) -> Array:
-    shapes = sorted({each.shape for each in pixels})
-    if len(shapes) > 1:
-        raise DataError(f"Images must all be of one size, but these are {shapes[:4]}.", where)
-    return np.stack(pixels)
-
-
-def _image_folder(folder: Path) -> Arrays:
-    """One sub-folder a class; its name is the class. `datasets` lists the files, and they are decoded here, so that a
-    damaged one can be named."""
-    if not any(child.is_dir() for child in folder.iterdir()):
-        raise DataError(
-            "A folder of images must have one sub-folder for each class, but this one has none.", str(folder)
-        )
-    if not image_files(folder):
-        raise DataError("There is no image in this folder's sub-folders.", str(folder))
-    with _quiet_datasets() as datasets, tempfile.TemporaryDirectory() as cache:
-        splits = _reading(
-            str(folder),
-            lambda: datasets.load_dataset("imagefolder", data_dir=str(folder), drop_labels=True, cache_dir=cache),
-        )
-        paths = []
-        for rows in splits.values():
-            paths += [Path(row["path"]) for row in rows.cast_column("image", datasets.Image(decode=False))["image"]]
-    # The order must not depend on how a file system lists its entries.
-    paths.sort()
-    given = read_images(paths)
-    inputs, channels_last = as_images(given, str(folder))
-    targets = np.asarray([path.parent.name for path in paths])
-    return Arrays(inputs=inputs, targets=targets, target_name="class", channels_last=channels_last, as_given=given)
-
-
-def _npz(path: Path, target: str | None) -> Arrays:
-    arrays = read_arrays(path)
-    name = target or "y"
-    for wanted, key in (("x", "inputs"), (name, "targets")):
-        if wanted not in arrays:
-            raise DataError(
-                f"The array {wanted!r} must hold the {key}, but the file has {', '.join(map(repr, arrays)) or 'none'}"
-                + (": data.target names the targets' array." if key == "targets" else "."),
-                str(path),
-            )
-    given, targets = arrays["x"], arrays[name]
-    if targets.ndim == 2 and targets.shape[1] == 1:
-        targets = targets[:, 0]
-    if targets.ndim != 1 or given.ndim < 2 or len(given) != len(targets):
-        raise DataError(
-            f"There must be one target for each row, but x has the shape {given.shape} and {name} {targets.shape}.",
-            str(path),
-        )
-    if given.dtype != np.uint8:
-        if not np.issubdtype(given.dtype, np.number) or np.iscomplexobj(given):
-            raise DataError(f"x must be numbers, but its dtype is {given.dtype}.", str(path))
-        given = given.astype(np.float32)
-    for key, values in (("x", given), (name, targets)):
-        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-            row = int(np.argwhere(~np.isfinite(values))[0][0])
-            raise DataError(f"{key} must be finite, but row {row} holds a NaN or an infinity.", str(path))
-    if given.ndim == 2:
-        return Arrays(inputs=given, targets=targets, target_name=name, channels_last=False, as_given=given)
-    inputs, channels_last = as_images(given, str(path))
-    return Arrays(inputs=inputs, targets=targets, target_name=name, channels_last=channels_last, as_given=given)
-
-
-def unknown_column(key: str, name: str, columns: Sequence[object], where: str) -> DataError:
-    """The error for a column that is not there, with the nearest one that is."""
-    names = [str(column) for column in columns]
-    near = difflib.get_close_matches(name, names, n=1)
-    listed = ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
-    hint = f"did you mean {near[0]!r}?" if near else f"the columns are {listed}."
-    return DataError(f"data.{key} must be a column of the source, but there is no {name!r}; {hint}", where)
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        there = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, [*there, *NAMES], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"There is no such file.{hint}", str(path))
-    if path.stat().st_size == 0:
-        raise DataError("The file is empty.", str(path))
-
-
-def _reading(where: str, read: Callable[[], Any]) -> Any:
-    """Runs a reader of `datasets`; whatever it raises is about the data or the way there."""
-    try:
-        return read()
-    except Exception as exc:
-        # It wraps the telling error in one or two of its own.
-        cause: BaseException = exc
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        if isinstance(cause, UnicodeDecodeError):
-            raise DataError(f"The file must be UTF-8 text, but byte {cause.start} is not.", where) from exc
-        raise DataError(f"It can't be read: {_reason(cause)}", where) from exc
-
-
-def _reason(exc: BaseException) -> str:
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(exc).__name__
-
-
-class _quiet_datasets:  # noqa: N801 - used as a function
-    """`datasets` without progress bars and log lines while the context lasts."""
-
-    def __enter__(self) -> Any:
-        import datasets
-
-        self._module = datasets
-        self._verbosity = datasets.logging.get_verbosity()
-        datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-        datasets.disable_progress_bars()
-        return datasets
-
-    def __exit__(self, *_: object) -> None:
-        self._module.logging.set_verbosity(self._verbosity)
-        self._module.enable_progress_bars()
+        if not zipfile.is_zipfile(path):  # NumPy would take it for a pickle
+            remedy = f"write one with numpy.savez(FILE, {INPUTS}=..., {ANSWERS}=...)"
+            raise DataError(f"the file is named as an npz file but is none: {remedy}", where)
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except ValueError as error:
+        if "pickle" not in str(error):
+            raise DataError(f"the file can't be read as npz: {error}", where) from None
+        message = "arrays must hold numbers or text, but here one holds Python objects, which are never unpickled"
+        raise DataError(f"{message}: save it with a plain dtype", where) from None
+    except (OSError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"the file can't be read as npz: {error}", where) from None
