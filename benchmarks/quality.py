@@ -98,9 +98,8 @@ def main() -> None:
         )
     head = ("data", "neurosweep, test", "MLPClassifier, test", "random forest, test", "train", "validation", "seconds")
     print(table(head, rows))
-    print(
-        f"\n{save('quality' + ('_quick' if chosen.quick else ''), {'trials': trials, 'epochs': epochs, 'runs': figures})}"
-    )
+    name = "quality_quick" if chosen.quick else "quality"
+    print(f"\n{save(name, {'trials': trials, 'epochs': epochs, 'runs': figures})}")
 
 
 if __name__ == "__main__":

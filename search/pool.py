@@ -198,7 +198,7 @@ class _Member:
 
 
 class Pool:
-    """Workers on our own Ray or on a cluster. Used from one thread: our own Ray ends with the thread that started it."""
+    """Workers on our own Ray or on a cluster. Used from one thread: our own Ray ends with the one that started it."""
 
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity

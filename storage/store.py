@@ -38,6 +38,7 @@ class Store:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._optuna: dict[int, OptunaStudy] = {}
+        self._optuna_has_tables = False
         self._recording = threading.Lock()
 
     @classmethod
@@ -137,6 +138,7 @@ class Store:
             optuna.end(connection, batch.ended)
 
         with self._recording:
+            self._make_optuna_tables()
             # What is remembered of Optuna's ids may have been rolled back with a transaction that failed.
             self._write(write, failed=self._optuna.clear)
 
@@ -168,12 +170,11 @@ class Store:
 
     def optuna_trials(self, study_id: int) -> list[FrozenTrial]:
         """A study's trials as Optuna knows them, for its sampler and pruner."""
-        from storage.optuna_tables import create_tables, load_trials
+        from storage.optuna_tables import load_trials
 
-        url = self._url()
+        self._make_optuna_tables()
         with translated(self._engine):
-            create_tables(url)
-            return load_trials(url, self.study(study_id).label)
+            return load_trials(self._url(), self.study(study_id).label)
 
     # The outbox, for the publisher
 
@@ -243,6 +244,15 @@ class Store:
         if study.id not in self._optuna:
             self._optuna[study.id] = OptunaStudy(connection, study.label)
         return self._optuna[study.id]
+
+    def _make_optuna_tables(self) -> None:
+        if self._optuna_has_tables:
+            return
+        from storage.optuna_tables import create_tables
+
+        with translated(self._engine):
+            create_tables(self._url())
+        self._optuna_has_tables = True
 
     def _url(self) -> str:
         return self._engine.url.render_as_string(hide_password=False)

@@ -1,4 +1,4 @@
-"""Trains given trials one after the other in one process: no search, no SQL, no MLflow. Settings come on stdin as JSON."""
+"""Trains given trials one after the other in one process: no search, no SQL, no MLflow. Settings come on stdin."""
 
 from __future__ import annotations
 
