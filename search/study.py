@@ -155,17 +155,20 @@ class Proposals:
             )
             raise ValueError(message)
         self._asked += 1
-        attrs = _safe(trial.system_attrs)
-        running = not trial.state.is_finished()
+        state, value, attrs = trial.state, trial.value, _safe(trial.system_attrs)
+        running = not state.is_finished()
         if running:
-            attrs = {key: value for key, value in attrs.items() if not key.startswith(_RUNGS)}
+            state = OptunaState.RUNNING
+            attrs = {key: attr for key, attr in attrs.items() if not key.startswith(_RUNGS)}
             self._recorded[trial.number] = attrs
+        if state is OptunaState.COMPLETE and (value is None or not math.isfinite(value)):
+            state = OptunaState.FAIL
         self._study.add_trial(
             FrozenTrial(
                 number=trial.number,
                 trial_id=trial.number,
-                state=OptunaState.RUNNING if running else trial.state,
-                value=trial.value,
+                state=state,
+                value=None if state is OptunaState.FAIL else value,
                 datetime_start=trial.datetime_start,
                 datetime_complete=trial.datetime_complete,
                 params=trial.params,
@@ -179,8 +182,8 @@ class Proposals:
         for key, count in attrs.items():
             if key.startswith(_SEQUENCES):
                 self._storage.set_study_system_attr(self._study_id, key, count)
-        if trial.state is OptunaState.COMPLETE and trial.value is not None:
-            self._keep_best(trial.value, trial.number)
+        if state is OptunaState.COMPLETE and value is not None:
+            self._keep_best(value, trial.number)
 
     def _carry_sequences_on(self, trial: FrozenTrial) -> None:
         for key, count in self._storage.get_study_system_attrs(self._study_id).items():

@@ -1,0 +1,342 @@
+"""The study in memory: told values, the best trial, and going on after a stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import json_to_distribution
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from search.pruner import decision_epochs
+from search.spec import StudySpec
+from search.study import Proposals
+from storage.records import (
+    Batch,
+    EndedTrial,
+    EpochRow,
+    NewStudy,
+    ProposedTrial,
+    TrialState,
+)
+from storage.store import Store
+from trainer.settings import Settings
+
+INPUT = (1, 8, 8)
+EPOCHS = 5
+OPTUNA_STATES = {
+    TrialState.RUNNING: OptunaState.RUNNING,
+    TrialState.COMPLETE: OptunaState.COMPLETE,
+    TrialState.PRUNED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
+}
+
+
+def study(sampler: str = "random", pruner: str = "asha", **keys: Any) -> StudySpec:
+    search = {"sampler": sampler, "pruner": pruner}
+    mapping = {"name": "s", "data": {"source": "digits"}, "model": ["mlp", "cnn"], "search": search}
+    return StudySpec.from_mapping({**mapping, "budget": {"epochs": EPOCHS}, **keys})
+
+
+def ask(proposals: Proposals) -> ProposedTrial:
+    proposed = proposals.ask()
+    assert proposed is not None
+    return proposed
+
+
+def metric(proposed: ProposedTrial, epoch: int) -> float:
+    return abs(math.log10(proposed.settings["learning_rate"]) + 2) + 1 / epoch
+
+
+class Recorded:
+    """A database in short: what the dispatcher writes of a study, and the trials that are read back from it."""
+
+    def __init__(self) -> None:
+        self.proposed: list[ProposedTrial] = []
+        self.states: dict[int, TrialState] = {}
+        self.reported: dict[int, dict[int, float]] = {}
+        self.attrs: dict[int, dict[str, Any]] = {}
+
+    def work(self, proposals: Proposals, spec: StudySpec, count: int, leave: int = 0) -> None:
+        """Trains so many trials one after the other; the last `leave` are left running after their first epoch."""
+        for index in range(count):
+            proposed = ask(proposals)
+            self.proposed.append(proposed)
+            self.attrs[proposed.number] = dict(proposed.attrs)
+            self.finish(proposals, spec, proposed, leave=index >= count - leave)
+
+    def finish(self, proposals: Proposals, spec: StudySpec, proposed: ProposedTrial, leave: bool = False) -> None:
+        number = proposed.number
+        self.reported[number], self.states[number] = {}, TrialState.RUNNING
+        state = TrialState.COMPLETE
+        for epoch in range(1, EPOCHS + 1):
+            value = metric(proposed, epoch)
+            proposals.report(number, epoch, value)
+            self.reported[number][epoch] = value
+            if leave:
+                return
+            if epoch in decision_epochs(spec)[:-1] and proposals.should_prune(number):
+                state = TrialState.PRUNED
+                break
+        if number % 7 == 5:
+            state = TrialState.FAILED
+        self.states[number] = state
+        self.attrs[number] |= proposals.tell(number, state, self.value(number))
+
+    def value(self, number: int) -> float | None:
+        return min(self.reported[number].values()) if self.states[number] is TrialState.COMPLETE else None
+
+    def trials(self) -> list[FrozenTrial]:
+        now = datetime(2026, 1, 1)
+        frozen = []
+        for proposed in self.proposed:
+            number = proposed.number
+            state = OPTUNA_STATES[self.states[number]]
+            steps = self.reported[number]
+            value = self.value(number) if state is OptunaState.COMPLETE else None
+            if state is OptunaState.PRUNED:
+                value = steps[max(steps)]
+            distributions = {param.name: json_to_distribution(param.distribution) for param in proposed.optuna}
+            frozen.append(
+                FrozenTrial(
+                    number=number,
+                    trial_id=1000 + number,
+                    state=state,
+                    value=value,
+                    datetime_start=now,
+                    datetime_complete=now if state.is_finished() else None,
+                    params={
+                        param.name: distributions[param.name].to_external_repr(param.internal)
+                        for param in proposed.optuna
+                    },
+                    distributions=distributions,
+                    user_attrs={},
+                    system_attrs=dict(self.attrs[number]),
+                    intermediate_values=dict(steps),
+                )
+            )
+        return frozen
+
+
+@pytest.mark.parametrize("pruner", ["asha", "hyperband", "median"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "grid"])
+def test_a_restored_study_goes_on_as_if_it_had_not_stopped(sampler: str, pruner: str) -> None:
+    spec = study(sampler, pruner)
+    straight, first, second = Recorded(), Recorded(), Recorded()
+    straight.work(Proposals(spec, INPUT, "s"), spec, 30)
+    first.work(Proposals(spec, INPUT, "s"), spec, 14)
+    second.work(Proposals(spec, INPUT, "s", first.trials()), spec, 16)
+
+    both = first.proposed + second.proposed
+    assert [trial.params for trial in both] == [trial.params for trial in straight.proposed]
+    assert [trial.number for trial in both] == list(range(30))
+    assert [trial.seed for trial in both] == [trial.seed for trial in straight.proposed]
+    assert {**first.states, **second.states} == straight.states
+    assert len(set(straight.states.values())) == 3
+
+
+@pytest.mark.parametrize("sampler", ["gp", "cmaes"])
+def test_two_restored_studies_go_on_alike(sampler: str) -> None:
+    spec = study(sampler, "none")
+    recorded = Recorded()
+    recorded.work(Proposals(spec, INPUT, "s"), spec, 14)
+
+    one, other = (Proposals(spec, INPUT, "s", recorded.trials()) for _ in range(2))
+
+    assert [ask(one).params for _ in range(2)] == [ask(other).params for _ in range(2)]
+    assert one.best() == other.best()
+
+
+def test_a_trial_left_running_is_restored_without_what_it_reported() -> None:
+    spec = study(pruner="asha")
+    straight, recorded = Recorded(), Recorded()
+    straight.work(Proposals(spec, INPUT, "s"), spec, 12)
+    recorded.work(Proposals(spec, INPUT, "s"), spec, 12, leave=1)
+    last = recorded.proposed[-1]
+    frozen = recorded.trials()
+    frozen[-1].intermediate_values = {1: 0.0, 2: 0.0}  # of a run that got further than this
+    frozen[-1].system_attrs["completed_rung_0"] = 0.0
+
+    restored = Proposals(spec, INPUT, "s", frozen)
+
+    left = restored.optuna_study.trials[-1]
+    assert (left.state, left.intermediate_values) == (OptunaState.RUNNING, {})
+    assert left.params == {param.name: frozen[-1].params[param.name] for param in last.optuna}
+    recorded.finish(restored, spec, last)
+    assert recorded.states == straight.states
+    assert recorded.attrs == straight.attrs
+    assert ask(restored).number == 12
+
+
+def test_a_complete_trial_without_a_finite_value_is_restored_as_a_failure() -> None:
+    spec = study(pruner="none")
+    recorded = Recorded()
+    recorded.work(Proposals(spec, INPUT, "s"), spec, 3)
+    frozen = recorded.trials()
+    frozen[1].value, frozen[2].value = None, math.inf
+
+    restored = Proposals(spec, INPUT, "s", frozen)
+
+    states = [trial.state for trial in restored.optuna_study.trials]
+    assert states == [OptunaState.COMPLETE, OptunaState.FAIL, OptunaState.FAIL]
+    assert restored.best() == (0, recorded.value(0))
+
+
+def test_trials_with_a_gap_are_refused() -> None:
+    spec = study()
+    recorded = Recorded()
+    recorded.work(Proposals(spec, INPUT, "s"), spec, 3)
+    frozen = recorded.trials()
+
+    with pytest.raises(ValueError, match="number 2 stands where 1 should"):
+        Proposals(spec, INPUT, "s", [frozen[0], frozen[2]])
+
+
+def test_a_study_goes_on_from_the_database(tmp_path: Path) -> None:
+    """Through the real tables, with Optuna's own reader in between."""
+    spec = study("tpe", "asha")
+    store = Store.open(f"sqlite:///{tmp_path / 'n.db'}")
+    record = store.submit(NewStudy(name="s", spec=spec.to_mapping(), text="", trials=30))
+    claim = store.claim("d", study_id=record.id)
+    assert claim is not None
+    assert store.optuna_trials(record.id) == []
+    recorded, straight = Recorded(), Recorded()
+    recorded.work(Proposals(spec, INPUT, "s"), spec, 15)
+    now = datetime.now(UTC)
+    rows, ended = [], []
+    for proposed in recorded.proposed:
+        number, steps = proposed.number, recorded.reported[proposed.number]
+        figures: dict[str, Any] = {"train_loss": 0.0, "train_metric": 0.0, "validation_loss": 0.0, "seconds": 0.0}
+        rows += [EpochRow(trial=number, epoch=e, validation_metric=v, at=now, **figures) for e, v in steps.items()]
+        ended.append(
+            EndedTrial(
+                number=number,
+                state=recorded.states[number],
+                train=None,
+                validation=min(steps.values()),
+                value=steps[max(steps)] if recorded.states[number] is TrialState.PRUNED else recorded.value(number),
+                epochs=len(steps),
+                best_epoch=1,
+                seconds=0.0,
+                weights=1,
+                worker="w",
+                attrs={k: v for k, v in recorded.attrs[number].items() if k not in proposed.attrs},
+                ended_at=now,
+            )
+        )
+    store.record(claim, Batch(proposed=tuple(recorded.proposed), epochs=tuple(rows), ended=tuple(ended)))
+
+    resumed = Proposals(spec, INPUT, "s", store.optuna_trials(record.id))
+    straight.work(Proposals(spec, INPUT, "s"), spec, 16)
+
+    assert ask(resumed).params == straight.proposed[15].params
+    assert [t.params for t in resumed.optuna_study.trials[:15]] == [t.params for t in recorded.trials()]
+
+
+def test_what_is_stored_of_a_parameter_gives_it_back() -> None:
+    proposals = Proposals(study("tpe"), INPUT, "s")
+    for _ in range(12):
+        proposed = ask(proposals)
+        values = {
+            param.name: json_to_distribution(param.distribution).to_external_repr(param.internal)
+            for param in proposed.optuna
+        }
+        assert values == proposals.optuna_study.trials[proposed.number].params
+        repaired = {name for name, value in values.items() if proposed.params[name] != value}
+        assert all(name.startswith(("filter_size_", "pool_")) for name in repaired)
+        assert Settings.from_json(proposed.settings).neurons == tuple(
+            proposed.params[f"neurons_{k}"] for k in range(1, int(proposed.params["layers"]) + 1)
+        )
+        assert proposed.started_at.tzinfo is UTC
+        proposals.tell(proposed.number, TrialState.COMPLETE, metric(proposed, 1))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None])
+def test_a_value_that_is_not_finite_is_a_failure(value: float | None) -> None:
+    proposals = Proposals(study(), INPUT, "s")
+    proposed = ask(proposals)
+
+    proposals.tell(proposed.number, TrialState.COMPLETE, value)
+
+    assert proposals.optuna_study.trials[0].state is OptunaState.FAIL
+    assert proposals.best() is None
+
+
+@pytest.mark.parametrize(
+    ("state", "known"),
+    [
+        (TrialState.FAILED, OptunaState.FAIL),
+        (TrialState.PRUNED, OptunaState.PRUNED),
+        (TrialState.COMPLETE, OptunaState.COMPLETE),
+    ],
+)
+def test_optuna_knows_how_a_trial_ended(state: TrialState, known: OptunaState) -> None:
+    proposals = Proposals(study(), INPUT, "s")
+    proposed = ask(proposals)
+    proposals.report(proposed.number, 1, 0.7)
+
+    proposals.tell(proposed.number, state, 0.6 if state is TrialState.COMPLETE else None)
+
+    trial = proposals.optuna_study.trials[0]
+    assert (trial.state, trial.intermediate_values) == (known, {1: 0.7})
+    assert trial.value == {OptunaState.FAIL: None, OptunaState.PRUNED: 0.7, OptunaState.COMPLETE: 0.6}[known]
+
+
+def test_the_best_is_the_smallest_complete_value_and_of_equal_ones_the_earliest_trial() -> None:
+    proposals = Proposals(study(), INPUT, "s")
+    for _ in range(4):
+        ask(proposals)
+    proposals.report(0, 1, 0.1)
+    proposals.tell(0, TrialState.PRUNED)
+    assert proposals.best() is None
+    for number, value in ((3, 0.5), (2, 0.4), (1, 0.4)):
+        proposals.tell(number, TrialState.COMPLETE, value)
+    assert proposals.best() == (1, 0.4)
+
+
+def test_telling_returns_only_what_the_pruner_added() -> None:
+    proposals = Proposals(study("tpe", "asha"), INPUT, "s")
+    for _ in range(11):
+        proposed = ask(proposals)
+        proposals.tell(proposed.number, TrialState.COMPLETE, metric(proposed, 1))
+    proposed = ask(proposals)
+    assert proposed.attrs  # what TPE drew together
+    proposals.report(proposed.number, 1, 0.3)
+    proposals.should_prune(proposed.number)
+
+    assert proposals.tell(proposed.number, TrialState.PRUNED) == {"completed_rung_0": 0.3}
+
+
+def test_optuna_is_quiet(capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    for sampler in ("tpe", "qmc", "cmaes", "grid"):
+        spec = study(sampler)
+        Recorded().work(Proposals(spec, INPUT, "s"), spec, 12)
+
+    assert capfd.readouterr() == ("", "")
+    assert list(recwarn) == []
+
+
+@pytest.mark.parametrize("pruner", ["asha", "hyperband", "median"])
+def test_bookkeeping_stays_far_from_ten_milliseconds_a_trial(pruner: str) -> None:
+    """Twenty reports, the pruner's looks and the end of each of 500 trials; the sampler's time left out."""
+    spec = study(pruner=pruner, budget={"epochs": 20})
+    proposals, looks, spent = Proposals(spec, INPUT, "s"), decision_epochs(spec)[:-1], 0.0
+    for _ in range(500):
+        proposed = ask(proposals)
+        began = time.process_time()
+        state = TrialState.COMPLETE
+        for epoch in range(1, 21):
+            proposals.report(proposed.number, epoch, metric(proposed, epoch))
+            if epoch in looks and proposals.should_prune(proposed.number):
+                state = TrialState.PRUNED
+                break
+        proposals.tell(proposed.number, state, 0.5)
+        spent += time.process_time() - began
+    assert spent / 500 < 0.005
