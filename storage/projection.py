@@ -52,6 +52,9 @@ class RunContent:
     ended: int | None
 
 
+OVER = frozenset({StudyState.STOPPED, StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED})
+"""States of a study that nobody works on or will; a queued one may have been resumed."""
+
 STUDY_STATUS = {
     StudyState.QUEUED: "RUNNING",
     StudyState.RUNNING: "RUNNING",
@@ -111,7 +114,8 @@ def study_content(study: StudyRecord) -> RunContent:
         "neurosweep.split_hash": study.split_hash,
         "neurosweep.error": study.error,
     }
-    points = _finite(_result_points(study))[0] if study.ended_at else ()
+    over = study.ended_at if study.state in OVER else None
+    points = _finite(_result_points(study, over))[0] if over else ()
     return RunContent(
         name=study.label,
         tags=_texts(tags, TAG_LENGTH),
@@ -119,13 +123,13 @@ def study_content(study: StudyRecord) -> RunContent:
         points=points,
         status=STUDY_STATUS[study.state],
         started=milliseconds(study.started_at or study.created_at),
-        ended=milliseconds(study.ended_at) if study.ended_at else None,
+        ended=milliseconds(over) if over else None,
     )
 
 
-def _result_points(study: StudyRecord) -> Iterable[Point]:
+def _result_points(study: StudyRecord, ended: datetime) -> Iterable[Point]:
     """The result's figures, at the time the study ended."""
-    result, metric = study.result or {}, study.spec.get("metric", "metric")
+    result, metric = study.result or {}, study.spec.get("metric") or "metric"
     best = result.get("best") or {}
     low, high = best.get("test_interval") or (None, None)
     figures = {
@@ -139,7 +143,7 @@ def _result_points(study: StudyRecord) -> Iterable[Point]:
         **{f"trials_{state}": count for state, count in (result.get("trials") or {}).items()},
         "seconds": result.get("seconds"),
     }
-    at = milliseconds(study.ended_at or study.created_at)
+    at = milliseconds(ended)
     return (Point(name=name, value=float(value), at=at) for name, value in figures.items() if value is not None)
 
 
@@ -150,7 +154,7 @@ def trial_content(study: StudyRecord, trial: TrialRecord, epochs: Sequence[Epoch
         epochs: The trial's own, in any order.
         parent: Run id of the study's parent run.
     """
-    metric = study.spec.get("metric", "metric")
+    metric = study.spec.get("metric") or "metric"
     ended = milliseconds(trial.ended_at or trial.started_at)
     points, left_out = _finite([*_epoch_points(metric, epochs), *_summary_points(metric, trial, ended)])
     tags = {

@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -28,9 +29,10 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import numpy as np
 import pandas as pd
+import sqlalchemy as sa
 
 from neurosweep.errors import BadInputError, LeaseLostError, NeurosweepError, UnreachableError
-from storage.projection import KEY, STUDY_ID, RunContent, study_content, study_key, trial_content, trial_key
+from storage.projection import KEY, OVER, STUDY_ID, RunContent, study_content, study_key, trial_content, trial_key
 from storage.publisher_loop import Orders, Turn, log_to, work
 from storage.records import EpochRow, Fact, FactKind, MlflowRun, OutboxClaim, StudyRecord, TrialRecord
 from storage.secrecy import hide, public_address, secrets_in
@@ -70,8 +72,20 @@ def connect(tracking: str) -> mlflow.MlflowClient:
         os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
         os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
         tracking = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    elif parts.scheme.startswith(("sqlite", "postgres", "mysql", "mssql")):
+        _check_database(tracking)
     mlflow.set_tracking_uri(tracking)  # artifacts that go through the server find it by this
     return mlflow.MlflowClient(tracking_uri=tracking, registry_uri=tracking)
+
+
+def _check_database(tracking: str) -> None:
+    """Fail now where MLflow would try for 100 seconds."""
+    url = sa.make_url(tracking)
+    if url.get_backend_name() == "sqlite":
+        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+    timeout = {"connect_timeout": 10} if url.get_backend_name() == "postgresql" else {}
+    with sa.create_engine(url, poolclass=sa.NullPool, connect_args=timeout).connect():
+        pass
 
 
 def reason_of(error: BaseException, tracking: str) -> str:
@@ -82,9 +96,11 @@ def reason_of(error: BaseException, tracking: str) -> str:
         chain.append(link)
         link = link.__cause__ or link.__context__
     names = {type(link).__name__ for link in chain}
-    if names & {"ConnectionError", "ConnectTimeout", "ReadTimeout", "NewConnectionError", "NameResolutionError"}:
-        return f"{UNANSWERED} at {public_address(tracking)}"
     text = str(error).strip() or type(error).__name__
+    if refused := re.search(r"too many (\d+) error responses", text):
+        return f"{UNANSWERED} at {public_address(tracking)}, or only with status {refused[1]}"
+    if names & {"ConnectionError", "ConnectTimeout", "ReadTimeout", "OperationalError"}:
+        return f"{UNANSWERED} at {public_address(tracking)}"
     if text.startswith("Failed to enforce schema"):
         text = text.rpartition("Error: ")[2]  # what comes before is all of the data
     return hide(text.splitlines()[0][:300], secrets_in(tracking))
@@ -163,10 +179,10 @@ class StudyInMlflow:
         self._client.log_text(run_id, study.text, "study.yaml")
         return run_id
 
-    def trial(self, trial: TrialRecord, epochs: Sequence[EpochRow]) -> None:
+    def trial(self, study: StudyRecord, trial: TrialRecord, epochs: Sequence[EpochRow]) -> None:
         """Write the child run of a trial that has ended, under the parent run."""
-        parent = self._runs.get(study_key(self._study)) or self.start(self._study)  # MLflow may be a new one
-        self._write(trial_key(self._study, trial.number), trial_content(self._study, trial, epochs, parent))
+        parent = self._runs.get(study_key(study)) or self.start(study)  # MLflow may be a new one
+        self._write(trial_key(study, trial.number), trial_content(study, trial, epochs, parent))
 
     def end(self, study: StudyRecord) -> str:
         """Complete the parent run: figures, artifacts, the registered champion, the end; returns its id."""
@@ -233,13 +249,16 @@ class StudyInMlflow:
         self._client.set_registered_model_alias(name, ALIAS, newest[0].version)
 
     def _log_model(self, study: StudyRecord, run_id: str, tags: dict[str, str], folder: Path) -> str:
-        """The logged model of the parent run; a half-written one of an earlier attempt is replaced. Returns its id."""
-        for found in self._client.search_logged_models([self.experiment_id], f"tags.`{KEY}` = '{tags[KEY]}'"):
-            if found.status == "READY":
-                return str(found.model_id)
-            self._client.delete_logged_model(found.model_id)
+        """The logged model of the parent run; a half-written one of an earlier attempt is completed. Returns its id."""
+        known = self._client.search_logged_models([self.experiment_id], f"tags.`{KEY}` = '{tags[KEY]}'", max_results=1)
         params = {name: str(value) for name, value in (study.result or {})["best"].get("params", {}).items()}
-        model = self._client.create_logged_model(self.experiment_id, "champion", run_id, tags, params, "neurosweep")
+        model = (
+            known[0]
+            if known
+            else self._client.create_logged_model(self.experiment_id, "champion", run_id, tags, params, "neurosweep")
+        )
+        if model.status == "READY":
+            return str(model.model_id)
         description = mlflow.models.Model(
             artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run_id, model_id=model.model_id
         )
@@ -247,7 +266,9 @@ class StudyInMlflow:
             saved = Path(scratch) / "model"
             save_champion(folder, saved, description)
             self._client.log_model_artifacts(model.model_id, str(saved))
-        self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        outputs = self._client.get_run(run_id).outputs
+        if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
+            self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])  # refuses the same one again
         self._client.finalize_logged_model(model.model_id, "READY")
         return str(model.model_id)
 
@@ -377,7 +398,7 @@ class Publisher:
                     if fact.trial is None:
                         self._publish_study_fact(claim, study, fact)
                     else:
-                        study.trial(trials[fact.trial], epochs[fact.trial])
+                        study.trial(claim.study, trials[fact.trial], epochs[fact.trial])
                     done.append(fact.key)
             except (LeaseLostError, UnreachableError):
                 raise
@@ -415,7 +436,7 @@ class Publisher:
         if fact.kind is FactKind.STUDY_STARTED:
             run_id = study.start(current)
             self._store.set_run(claim, MlflowRun(experiment_id=study.experiment_id, run_id=run_id))
-        elif current.ended_at is not None:  # else it was resumed meanwhile: its next end says more
+        elif current.state in OVER:  # else it was resumed meanwhile: its next end says more
             if current.id in self._doubtful:
                 study.read_runs()
                 self._doubtful.discard(current.id)
