@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from io import StringIO
 from typing import Any
@@ -16,9 +17,11 @@ from search.dimensions import number_text
 SECTION_DEPTH = 1
 """Mappings below this depth are written in one line."""
 
+_PLAIN = re.compile(r"[\w./](?:[\w./~-]|:(?=\w))*")
+
 
 class _Representer(RoundTripRepresenter):
-    """Writes 0.000001 where ruamel.yaml would write 1.0e-06."""
+    """Writes 0.000001 where ruamel.yaml would write 1.0e-06, and quotes all text but plain words."""
 
     def represent_number(self, number: float) -> Any:
         text = number_text(number)
@@ -26,8 +29,16 @@ class _Representer(RoundTripRepresenter):
             text = text if "e" in text else f"{text}.0"
         return self.represent_scalar("tag:yaml.org,2002:float", text)
 
+    def represent_text(self, text: str) -> Any:
+        # ruamel.yaml leaves ':a' bare in {key: :a}, and then can't read it: only plain words go without quotes.
+        style = (
+            None if _PLAIN.fullmatch(text) else "'" if text.isprintable() else '"'
+        )  # " writes line breaks as escapes
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
 
 _Representer.add_representer(float, _Representer.represent_number)
+_Representer.add_representer(str, _Representer.represent_text)
 
 
 def yaml_text(mapping: Mapping[str, Any]) -> str:

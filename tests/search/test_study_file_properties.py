@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from neurosweep.errors import StudyFileError
@@ -138,6 +138,10 @@ def studies(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(studies())
+@example({"name": "a", "data": {"source": "digits", "features": [":a", "a:", "- a", "#", "é", "?", "a, b", "]"]}})
+@example(
+    {"name": "1e5", "data": {"source": "hf:a/b", "split": {"column": ":a"}, "target": "true", "group": "a\n b\x85c"}}
+)
 @settings(max_examples=150, deadline=None)
 def test_a_study_survives_json_and_yaml(study: dict[str, Any]) -> None:
     spec = StudySpec.from_mapping(study)
