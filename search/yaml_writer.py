@@ -31,9 +31,9 @@ class _Representer(RoundTripRepresenter):
 
     def represent_text(self, text: str) -> Any:
         # ruamel.yaml leaves ':a' bare in {key: :a}, and then can't read it: only plain words go without quotes.
-        style = (
-            None if _PLAIN.fullmatch(text) else "'" if text.isprintable() else '"'
-        )  # " writes line breaks as escapes
+        style = None if _PLAIN.fullmatch(text) else "'"
+        if not text.isprintable():
+            style = '"'  # the only style with escapes, for line breaks and the like
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
