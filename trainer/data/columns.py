@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class Column:
     def is_number(self) -> bool:
         return self.kind in (ColumnKind.WHOLE, ColumnKind.REAL)
 
-    @property
+    @cached_property
     def missing(self) -> npt.NDArray[np.bool_]:
         """Whether each row's value is missing, of shape (rows,)."""
         if self.is_number:

@@ -133,10 +133,10 @@ def _record(column: Column, train: Array, where: str) -> dict[str, Any]:
     present = column.values[train][~column.missing[train]]
     if not column.is_number:
         return {"name": column.name, "kind": "category", "values": sorted(set(present.tolist()))}
-    fill = float(np.median(present))
-    filled = np.where(np.isnan(column.values[train]), fill, column.values[train])
-    mean, std = _mean_and_std(filled)
-    if not np.isfinite([mean, std]).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        fill = float(np.median(present))
+        mean, std = _mean_and_std(np.where(np.isnan(column.values[train]), fill, column.values[train]))
+    if not np.isfinite([fill, mean, std]).all():
         raise DataError(f"column {quoted(column.name)} holds numbers too large to standardise: rescale it", where)
     missing = {"missing": True} if len(present) < len(train) else {}
     return {"name": column.name, "kind": "number", "mean": mean, "std": std, "fill": fill, **missing}
@@ -155,6 +155,5 @@ def _of_target(target: Target, train: Array) -> dict[str, Any]:
 
 def _mean_and_std(values: Array) -> tuple[float, float]:
     """Mean and population standard deviation, which is 1 where all values are equal."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        varies = values.min() < values.max()  # rounding can give equal values a tiny deviation
-        return float(values.mean()), float(values.std()) or 1.0 if varies else 1.0
+    varies = values.min() < values.max()  # rounding can give equal values a tiny deviation
+    return float(values.mean()), float(values.std()) or 1.0 if varies else 1.0

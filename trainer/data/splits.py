@@ -158,7 +158,8 @@ def split_hash(parts: Sequence[Rows]) -> str:
 
 
 def _totals(rows: int, fractions: tuple[float, float, float]) -> Rows:
-    validation, test = (max(1, int(rows * fraction + 0.5)) for fraction in fractions[1:])
+    validation = int(rows * fractions[1] + 0.5)
+    test = min(int(rows * fractions[2] + 0.5), rows - validation)
     return np.array([rows - validation - test, validation, test])
 
 
