@@ -127,7 +127,8 @@ def as_line(progress: Progress) -> str:
     if progress.failed:
         parts.append(f"{progress.failed} failed")
     if progress.best_value is not None:
-        parts.append(f"best {plain(progress.metric)} {figure(progress.best_value)} ({in_short(progress.best_params)})")
+        settings = f" ({in_short(progress.best_params)})" if progress.best_params else ""
+        parts.append(f"best {plain(progress.metric)} {figure(progress.best_value)}{settings}")
     parts.append(f"{duration(progress.elapsed)} gone")
     if progress.left is not None:
         parts.append(f"about {duration(progress.left)} left")
@@ -176,7 +177,7 @@ def _best(progress: Progress) -> RenderableType:
     best.add_row(
         Text(f"  best {plain(progress.metric)} {figure(progress.best_value)}", style="green"),
         Text(f"trial {progress.best_trial}" if progress.best_trial is not None else ""),
-        Text(in_short(progress.best_params)),
+        Text(in_short(progress.best_params) if progress.best_params else ""),
     )
     return best
 

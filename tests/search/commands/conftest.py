@@ -8,8 +8,7 @@ import pytest
 
 from search.commands.main import main
 from storage.store import Store
-
-from .shelf import Call, Ended, Shelf
+from tests.search.commands.shelf import Call, Ended, Shelf
 
 
 @pytest.fixture(autouse=True)

@@ -73,7 +73,7 @@ class Shelf:
             ProposedTrial(number=number, params=PARAMS, settings={}, seed=number, started_at=start)
             for number in range(3)
         )
-        self.store.started(claim, "hash")
+        self.store.started(claim, "hash", claim.study.spec)
         self.store.optuna_trials(claim.study.id)  # makes Optuna's tables, as a dispatcher does before its first trial
         self.store.record(claim, Batch(proposed=proposed, assigned=dict.fromkeys(range(3), "worker-1")))
         states = (TrialState.PRUNED, TrialState.COMPLETE, TrialState.RUNNING)

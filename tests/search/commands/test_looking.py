@@ -1,18 +1,16 @@
 import signal
 import subprocess
 import sys
-import threading
-import time
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from search.commands import looking
 from search.commands.documents import stored_progress
 from search.progress import WorkerActivity
 from storage.records import StudyState
-
-from .shelf import PARAMS, Call, Shelf, environment
+from tests.search.commands.shelf import PARAMS, Call, Shelf, environment
 
 KEYS = {
     "study",
@@ -172,30 +170,26 @@ def test_no_document_holds_mlflows_password(shelf: Shelf, call: Call) -> None:
 
 def test_progress_from_the_database_says_what_each_worker_does(shelf: Shelf) -> None:
     study = shelf.running().study
-    progress = stored_progress(shelf.store.summary(study.id), shelf.store.trials(study.id), datetime.now(UTC))
+    trials = shelf.store.trials(study.id)
+    progress = stored_progress(shelf.store.summary(study.id), trials, trials[0].started_at + timedelta(seconds=30))
     assert (progress.stage, progress.total, progress.complete, progress.pruned) == ("training", 4, 1, 1)
     assert (progress.best_trial, progress.best_value) == (1, 0.012)
     assert progress.workers == (WorkerActivity(name="worker-1", trial=2, epoch=0, epochs=30),)
     # Two trials ended in the 30 seconds since the first began; two are to come.
-    assert progress.left == pytest.approx(30, abs=3)
+    assert progress.left == pytest.approx(30)
 
 
 @pytest.mark.parametrize(
     ("state", "status"), [(StudyState.FINISHED, 0), (StudyState.FAILED, 1), (StudyState.STOPPED, 130)]
 )
 def test_watch_follows_until_the_end_and_exits_as_run_does(
-    state: StudyState, status: int, shelf: Shelf, call: Call
+    state: StudyState, status: int, shelf: Shelf, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = shelf.running()
-
-    def end() -> None:
-        time.sleep(0.5)
-        shelf.store.finish(claim, state, error="all failed" if state is StudyState.FAILED else None)
-
-    thread = threading.Thread(target=end)
-    thread.start()
+    error = "all failed" if state is StudyState.FAILED else None
+    # Between its first look and its second one, the study ends.
+    monkeypatch.setattr(looking.time, "sleep", lambda seconds: shelf.store.finish(claim, state, error=error))
     ended = call("watch", "digits", "--json")
-    thread.join()
     assert ended.status == status
     assert ended.document["state"] == state
     assert "digits: training, 2/4 trials" in ended.err

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from storage.records import MlflowRun, StudyState
+from tests.search.commands.shelf import Call, Shelf
 from trainer.data.dataset import Preprocessing
-
-from .shelf import Call, Shelf
 
 ANSWERS = [
     {"prediction": "cat, \x1b[1mbig", "probability_cat": 0.75},

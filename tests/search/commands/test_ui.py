@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from search.commands import ui
-
-from .shelf import Call, environment
+from tests.search.commands.shelf import Call, environment
 
 
 def taken_port() -> socket.socket:

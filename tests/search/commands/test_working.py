@@ -17,8 +17,7 @@ from search.places import Places
 from search.progress import Progress
 from storage.records import StudyRecord, StudyState
 from storage.store import Store
-
-from .shelf import STUDY_TEXT, Call, Shelf, environment, result
+from tests.search.commands.shelf import STUDY_TEXT, Call, Shelf, environment, result
 
 OnProgress = Callable[[Progress], None]
 
@@ -189,6 +188,6 @@ def test_a_second_signal_ends_at_once_even_where_the_engine_hangs(study_file: st
     assert process.stderr is not None
     assert process.stderr.readline().startswith("stopping")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "ended at once; go on with: neurosweep resume digits"

@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from search.study_file import read_study
-
-from .shelf import Call
+from tests.search.commands.shelf import Call
 
 
 def test_init_writes_a_study_file_that_is_valid(folder: Path, call: Call) -> None:

@@ -9,8 +9,7 @@ import pytest
 from search.commands import looking
 from search.commands.main import cli
 from search.commands.options import places
-
-from .shelf import Call, Shelf, environment
+from tests.search.commands.shelf import Call, Shelf, environment
 
 CONTRACT = [
     "init",

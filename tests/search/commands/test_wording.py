@@ -1,7 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.commands.words import age, duration, figure, in_short, plain, without_password
@@ -26,6 +26,7 @@ def test_terminal_controls_become_escapes() -> None:
     assert plain("Blüte 花") == "Blüte 花"
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_plain_text_has_nothing_that_a_terminal_acts_on(text: str) -> None:
     assert not [character for character in plain(text) if ord(character) < 32 or 127 <= ord(character) < 160]
