@@ -1,12 +1,12 @@
 import signal
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from search.commands import looking
 from search.commands.documents import stored_progress
 from search.progress import WorkerActivity
 from storage.records import StudyState
@@ -188,7 +188,7 @@ def test_watch_follows_until_the_end_and_exits_as_run_does(
     claim = shelf.running()
     error = "all failed" if state is StudyState.FAILED else None
     # Between its first look and its second one, the study ends.
-    monkeypatch.setattr(looking.time, "sleep", lambda seconds: shelf.store.finish(claim, state, error=error))
+    monkeypatch.setattr(time, "sleep", lambda seconds: shelf.store.finish(claim, state, error=error))
     ended = call("watch", "digits", "--json")
     assert ended.status == status
     assert ended.document["state"] == state
