@@ -10,7 +10,7 @@ import pytest
 from compose_spec import PyCompose
 
 import neurosweep
-from compose_file import COMPOSE_FILE, ROOT, VARIABLE, read_compose, read_env
+from tests.deploy.compose_file import COMPOSE_FILE, ROOT, VARIABLE, read_compose, read_env
 
 EXAMPLE = read_env(ROOT / "deploy/.env.example")
 # Each secret's value is its own name, so that what a service was given can be read back.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from compose_file import COMPOSE_FILE, ROOT, VARIABLE, MissingVariableError, read_compose, read_env
+from tests.deploy.compose_file import COMPOSE_FILE, ROOT, VARIABLE, MissingVariableError, read_compose, read_env
 
 EXAMPLE = ROOT / "deploy/.env.example"
 SECRETS = {name for name in read_env(EXAMPLE) if re.search("PASSWORD|TOKEN", name)}
