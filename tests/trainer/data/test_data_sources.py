@@ -317,6 +317,20 @@ def test_json_lines_that_break_a_rule_are_told_so(tmp_path: Path, text: str, sai
     assert all(part in str(caught.value) for part in said), str(caught.value)
 
 
+def test_a_column_of_json_lines_is_judged_by_the_whole_file(tmp_path: Path) -> None:
+    # 12 MB, more than `datasets` reads at once by default; only the last row is no whole number.
+    note = "x" * 2000
+    rows = [{"a": row, "note": note, "label": row % 2} for row in range(6000)]
+    text = "".join(json.dumps(row) + "\n" for row in [*rows, {"a": 0.5, "note": note, "label": 0}])
+
+    dataset = load_text(tmp_path, text, "t.jsonl", features=("a",))
+
+    values = np.append(np.arange(6000), 0.5)[dataset.train.rows]
+    np.testing.assert_allclose(
+        dataset.train.inputs[:, 0], (values - values.mean()) / values.std(), rtol=1e-4, atol=1e-6
+    )
+
+
 def test_no_parquet_and_no_known_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"t\.parquet: the file can't be read as Parquet"):
         load_text(tmp_path, "PAR1 not really PAR1", "t.parquet")
