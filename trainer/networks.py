@@ -101,7 +101,7 @@ def build(
         layers["output"] = nn.Linear(width, outputs)
     network = nn.Sequential(layers).to_empty(device="cpu")
     initialise(network, settings.activation, generator)
-    # Measured on a CPU: channels-last is 1.2 to 1.6 times as fast with pooling, 0.8 to 1.0 without. Convolutions follow
+    # Measured on a CPU: channels-last is 1.0 to 1.6 times as fast with pooling, 0.8 to 1.0 without. Convolutions follow
     # the layout of their weights, whatever that of the images.
     if any(layer.pool is not Pool.NONE for layer in settings.convolutions):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs

@@ -47,5 +47,5 @@ def test_sizes_of_several_layers_stay_0_once_the_map_has_vanished() -> None:
     layer = ConvLayer(filters=1, filter_size=3, stride=1, pool=Pool.MAX)
     growing = ConvLayer(filters=1, filter_size=2, stride=1, pool=Pool.NONE)
     assert feature_map_sizes((layer, layer), Padding.SAME, 8, 4) == [(4, 2), (2, 1)]
-    # 3x8 - 2 -> 1x6, pooled 0x3; a size-2 filter with "same" padding would make 1 of 0.
-    assert feature_map_sizes((layer, growing), Padding.VALID, 3, 8) == [(0, 3), (0, 2)]
+    # 1x8 pooled is 0x4; by the formula alone a filter of 2 pixels with a border of 1 would make 1 of 0.
+    assert feature_map_sizes((layer, growing), Padding.SAME, 1, 8) == [(0, 4), (0, 5)]

@@ -40,6 +40,11 @@ from trainer.work import EpochResult, Metric, Outcome
 from trainer.worker import Trainer, failure_reason, find_device
 
 EXPLODING = settings_of(optimizer=OptimizerKind.SGD, learning_rate=1e30)
+# Weight decay makes the weights 1,000 times as large, with the sign changed, with each of an epoch's two batches: they
+# overflow float32 after some epochs.
+GROWING = settings_of(
+    optimizer=OptimizerKind.SGD, learning_rate=1e3, weight_decay=1.0, momentum=0.0, neurons=(), batch_size=65
+)
 
 
 def test_digits_are_learned_by_an_mlp_and_a_cnn() -> None:
@@ -136,9 +141,20 @@ def test_stop_ends_a_segment_within_a_fraction_of_a_second_and_drops_its_state()
     work = work_of(slow, epochs=1000, until=1000)
     result = trainer.segment(work, lambda: time.monotonic() > started + 0.3, lambda epoch: None)
     assert result.outcome is Outcome.STOPPED
+    assert result.train is None
     assert result.seconds < 2
     assert result.reason is None
-    assert 0 not in trainer._paused
+
+
+def test_nothing_is_kept_of_a_trial_that_finished_failed_or_was_stopped() -> None:
+    trainer = table_trainer()
+    late_failure = work_of(GROWING, trial=3, epochs=50)
+    for work in (work_of(trial=1, until=2), work_of(trial=2, until=2), dataclasses.replace(late_failure, until=1)):
+        assert train(trainer, work).outcome is Outcome.PAUSED
+    assert train(trainer, work_of(trial=1)).outcome is Outcome.FINISHED
+    assert trainer.segment(work_of(trial=2), lambda: True, lambda epoch: None).outcome is Outcome.STOPPED
+    assert train(trainer, dataclasses.replace(late_failure, until=50)).outcome is Outcome.FAILED
+    assert trainer._paused == {}
 
 
 def test_stop_is_asked_seldom_but_before_the_first_batch() -> None:
@@ -175,10 +191,7 @@ def test_loss_that_is_not_finite_on_the_validation_split_alone_fails_too() -> No
 
 
 def test_failure_in_a_later_epoch_keeps_the_figures_before_it() -> None:
-    # Weights grow by a factor of about 1e8 a batch and overflow float32 after a few.
-    rows = blobs(4)
-    growing = settings_of(optimizer=OptimizerKind.SGD, learning_rate=1e9, weight_decay=1.0, momentum=0.0, neurons=())
-    result = train(table_trainer(rows, rows), work_of(growing, epochs=50, until=50))
+    result = train(table_trainer(), work_of(GROWING, epochs=50, until=50))
     assert result.outcome is Outcome.FAILED
     assert result.epochs
     assert result.reason == f"the loss was not finite in epoch {len(result.epochs) + 1}"
