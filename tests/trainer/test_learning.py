@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from trainer_cases import (
+
+from tests.trainer.trainer_cases import (
     EVERYTHING_RANDOM,
     MLP,
     blobs,
@@ -21,7 +22,6 @@ from trainer_cases import (
     without_times,
     work_of,
 )
-
 from trainer.data.dataset import Task
 from trainer.device_data import DeviceData, to_device
 from trainer.run import TrialRun

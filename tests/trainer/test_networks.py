@@ -13,9 +13,9 @@ import scipy.special
 import torch
 from hypothesis import assume, given, settings
 from torch import Tensor, nn
-from trainer_cases import CNN, MLP, any_cnn_settings, any_settings, settings_of
 
 from neurosweep.errors import BadInputError
+from tests.trainer.trainer_cases import CNN, MLP, any_cnn_settings, any_settings, settings_of
 from trainer.networks import (
     RECTIFIER_GAINS,
     Dropout,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from trainer_cases import settings_of
 
+from tests.trainer.trainer_cases import settings_of
 from trainer.optimizers import learning_rate, make_optimizer, set_learning_rate
 from trainer.settings import OptimizerKind, Schedule
 

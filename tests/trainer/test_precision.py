@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from trainer_cases import CNN, MLP, blobs, settings_of
 
+from tests.trainer.trainer_cases import CNN, MLP, blobs, settings_of
 from trainer.data.dataset import Task
 from trainer.device_data import DeviceData, to_device
 from trainer.precision import Precision, PrecisionChoice, faster, products_in, shape_class

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from trainer_cases import conv_layers
 
+from tests.trainer.trainer_cases import conv_layers
 from trainer.settings import ConvLayer, Padding, Pool
 from trainer.shapes import feature_map_size, feature_map_sizes
 

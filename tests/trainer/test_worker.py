@@ -15,7 +15,9 @@ import pytest
 import sklearn.metrics
 import torch
 from sklearn.datasets import load_diabetes
-from trainer_cases import (
+
+from neurosweep.errors import BadInputError
+from tests.trainer.trainer_cases import (
     CNN,
     DIGITS_MEAN,
     DIGITS_STD,
@@ -32,8 +34,6 @@ from trainer_cases import (
     without_times,
     work_of,
 )
-
-from neurosweep.errors import BadInputError
 from trainer.data.dataset import Preprocessing, Split, Task
 from trainer.settings import Activation, ConvLayer, OptimizerKind, Padding, Pool, Settings
 from trainer.work import EpochResult, Metric, Outcome
