@@ -13,7 +13,6 @@ from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json
-from optuna.search_space import IntersectionSearchSpace
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
@@ -66,7 +65,6 @@ class Proposals:
             study_name=label, storage=self._storage, pruner=make_pruner(spec), direction="minimize"
         )
         self._study_id = self._storage.get_study_id_from_name(label)
-        self._common = IntersectionSearchSpace(include_pruned=True)
         self._asked = 0
         self._exhausted = False
         self._best: tuple[float, int] | None = None
@@ -85,7 +83,7 @@ class Proposals:
         if self._exhausted:
             return None
         number = self._asked
-        self._study.sampler = make_sampler(self._spec, number, self._common)
+        self._study.sampler = make_sampler(self._spec, number)
         trial = self._study.ask()
         proposal = self._space.suggest(trial)
         frozen = self._frozen(number)
