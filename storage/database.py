@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from neurosweep.errors import BadInputError, NeurosweepError, UnreachableError
+from storage.secrecy import hide, secrets_in
 
 VERSION_TABLE = "neurosweep_version"
 HEAD = "0001"
@@ -23,7 +24,7 @@ MIGRATION_LOCK = 0x6E65_7572_6F73
 
 POSTGRES_OPTIONS = "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=15s"
 
-SQLITE_BUSY_SECONDS = 30
+SQLITE_BUSY_SECONDS = 5
 
 
 def open_engine(url: str) -> sa.Engine:
@@ -31,11 +32,11 @@ def open_engine(url: str) -> sa.Engine:
 
     Raises:
         BadInputError: The address is of neither.
+        UnreachableError: The folder for SQLite's file can't be made.
     """
     address = _address(url)
     if address.get_backend_name() == "sqlite":
-        if address.database and address.database != ":memory:":
-            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(address.database)
         engine = sa.create_engine(address, connect_args={"timeout": SQLITE_BUSY_SECONDS})
         sa.event.listen(engine, "connect", _set_pragmas)
         sa.event.listen(engine, "begin", _begin_immediately)
@@ -49,8 +50,9 @@ def open_engine(url: str) -> sa.Engine:
 def _address(url: str) -> sa.URL:
     try:
         address = sa.make_url(url)
-    except SQLAlchemyError:
-        # The message would repeat the address, password and all.
+    except (SQLAlchemyError, ValueError):
+        # ValueError: the port is no number, as where a password has an unquoted slash. Either message would repeat the
+        # address, password and all.
         raise BadInputError(
             "A database address must look like sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE.",
             "--database",
@@ -62,6 +64,19 @@ def _address(url: str) -> sa.URL:
     raise BadInputError(
         f"The database must be SQLite or PostgreSQL, but the address begins with {address.drivername!r}.", "--database"
     )
+
+
+def _make_folder(file: str | None) -> None:
+    if not file or file == ":memory:":
+        raise BadInputError(
+            "A database in memory ends with its process: give SQLite a file, as in sqlite:///FILE.", "--database"
+        )
+    try:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise UnreachableError(
+            f"The folder of the database {file} can't be made: {exc.strerror}", "--database"
+        ) from exc
 
 
 def _set_pragmas(connection: sqlite3.Connection, _: object) -> None:
@@ -91,14 +106,25 @@ def migrate(engine: sa.Engine) -> None:
         UnreachableError: It does not answer.
     """
     with translated(engine):
-        with engine.connect() as connection:
-            if _version(connection) == HEAD:
-                return
-        with engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(sa.text("SET LOCAL lock_timeout = '60s'"))
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
-            _upgrade(connection)
+        _migrate(engine)
+
+
+# SQLite does not wait for a lock when it turns to WAL: two first starts at once can meet there.
+@retry(
+    retry=retry_if_exception(lambda exc: _passes_by(exc)),
+    stop=stop_after_attempt(6),
+    wait=wait_random_exponential(multiplier=0.2, max=5),
+    reraise=True,
+)
+def _migrate(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        if _version(connection) == HEAD:
+            return
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.text("SET LOCAL lock_timeout = '60s'"))
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+        _upgrade(connection)
 
 
 def _version(connection: sa.Connection) -> str | None:
@@ -136,23 +162,28 @@ def translated(engine: sa.Engine) -> Iterator[None]:
     """Turns a driver's errors into ours; the text never holds a password."""
     try:
         yield
-    except NoSuchModuleError as exc:
-        raise BadInputError(f"There is no driver for this database: {exc}", "--database") from exc
     except (OperationalError, InterfaceError) as exc:
-        raise UnreachableError(f"The database {place(engine)} can't be used: {_reason(exc)}", "--database") from exc
+        raise UnreachableError(
+            f"The database {place(engine)} can't be used: {_reason(exc, engine)}", "--database"
+        ) from exc
     except DBAPIError as exc:
-        raise NeurosweepError(f"The database {place(engine)} refused: {_reason(exc)}", "--database") from exc
+        # Without a statement it was the connecting that failed: an option in the address that the driver lacks.
+        kind = BadInputError if isinstance(exc, ProgrammingError) and exc.statement is None else NeurosweepError
+        raise kind(f"The database {place(engine)} refused: {_reason(exc, engine)}", "--database") from exc
 
 
 def place(engine: sa.Engine) -> str:
     """Which database this is, without user, password or query."""
     url = engine.url
-    return str(url.database) if url.get_backend_name() == "sqlite" else f"{url.host}/{url.database}"
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return f"{url.host or url.query.get('host', 'localhost')}/{url.database}"
 
 
-def _reason(exc: DBAPIError) -> str:
+def _reason(exc: DBAPIError, engine: sa.Engine) -> str:
     lines = [line.strip() for line in str(exc.orig).splitlines() if line.strip()]
-    return lines[0] if lines else type(exc.orig).__name__
+    reason = lines[0] if lines else type(exc.orig).__name__
+    return hide(reason, secrets_in(engine.url.render_as_string(hide_password=False)))
 
 
 def _passes_by(exc: BaseException) -> bool:
@@ -167,8 +198,13 @@ def _passes_by(exc: BaseException) -> bool:
     )
 
 
+def _may_pass(exc: BaseException) -> bool:
+    """Likewise, in a store that was open: a server that does not answer may be starting again."""
+    return _passes_by(exc) or (isinstance(exc, OperationalError) and exc.statement is None)
+
+
 transaction_retry = retry(
-    retry=retry_if_exception(_passes_by),
+    retry=retry_if_exception(_may_pass),
     stop=stop_after_attempt(6),
     wait=wait_random_exponential(multiplier=0.2, max=5),
     reraise=True,

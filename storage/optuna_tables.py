@@ -9,23 +9,30 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from alembic.util import CommandError
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
+from neurosweep.errors import BadInputError, NeurosweepError
 from storage.inserting import insert_absent, insert_or_update
 from storage.records import EndedTrial, EpochRow, ProposedTrial, TrialState
 
+__all__ = ["FrozenTrial", "OptunaStudy", "create_tables", "load_trials"]
+
 _STUDIES: sa.Table = models.StudyModel.__table__
+_STUDY_ATTRS: sa.Table = models.StudySystemAttributeModel.__table__
 _DIRECTIONS: sa.Table = models.StudyDirectionModel.__table__
 _TRIALS: sa.Table = models.TrialModel.__table__
 _PARAMS: sa.Table = models.TrialParamModel.__table__
@@ -40,6 +47,9 @@ _STATES = {
     TrialState.FAILED: OptunaState.FAIL,
 }
 
+_OURS = "neurosweep:study"
+"""System attribute that holds our study's id, on the Optuna studies that are ours."""
+
 
 # Optuna's first start on an empty database is not safe against another one at the same moment (optuna#1092), but what
 # it does is harmless when done again.
@@ -47,29 +57,67 @@ _STATES = {
     retry=retry_if_exception_type(DatabaseError), stop=stop_after_attempt(8), wait=wait_random(0.05, 0.5), reraise=True
 )
 def create_tables(url: str) -> None:
-    """Lets Optuna make its tables, where they are missing."""
-    RDBStorage(url, engine_kwargs={"poolclass": sa.pool.NullPool})
+    """Lets Optuna make its tables, where they are missing.
+
+    Raises:
+        NeurosweepError: The tables are another Optuna's, or MLflow's are in the same database.
+    """
+    with _optunas_errors():
+        _storage(url)
 
 
-def load_trials(url: str, label: str) -> list[FrozenTrial]:
-    """The study's trials as Optuna reads them, by number; none where there is no such study."""
-    storage = RDBStorage(url, skip_table_creation=True, engine_kwargs={"poolclass": sa.pool.NullPool})
+def load_trials(url: str, study_id: int, label: str) -> list[FrozenTrial]:
+    """The study's trials as Optuna reads them, by number; none where there is no such study.
+
+    Raises:
+        BadInputError: Optuna's study of this name is not ours.
+    """
+    with _optunas_errors():
+        storage = _storage(url, skip_table_creation=True)
+        try:
+            optuna_id = storage.get_study_id_from_name(label)
+        except KeyError:
+            return []
+        _check_ours(storage.get_study_system_attrs(optuna_id).get(_OURS), study_id, label)
+        return sorted(storage.get_all_trials(optuna_id), key=lambda trial: trial.number)
+
+
+def _storage(url: str, skip_table_creation: bool = False) -> RDBStorage:
+    # Optuna fills in a template: braces that belong to the address are doubled.
+    address = url.replace("{", "{{").replace("}", "}}")
+    return RDBStorage(address, skip_table_creation=skip_table_creation, engine_kwargs={"poolclass": sa.pool.NullPool})
+
+
+@contextmanager
+def _optunas_errors() -> Iterator[None]:
+    """Raises SQLAlchemy's own error where Optuna has wrapped it, and says what Optuna means by the others."""
     try:
-        study_id = storage.get_study_id_from_name(label)
-    except KeyError:
-        return []
-    return sorted(storage.get_all_trials(study_id), key=lambda trial: trial.number)
+        yield
+    except StorageInternalError as exc:
+        if isinstance(exc.__cause__, SQLAlchemyError):
+            raise exc.__cause__ from exc
+        raise
+    except (RuntimeError, CommandError) as exc:
+        raise NeurosweepError(
+            "The table alembic_version in this database is not that of this Optuna: MLflow has one of the same name "
+            "and needs a database of its own; tables of an older Optuna are upgraded by `optuna storage upgrade`.",
+            "--database",
+        ) from exc
 
 
 class OptunaStudy:
     """One study in Optuna's tables.
 
     Args:
+        study_id: Our study's id.
         label: Its name there.
+
+    Raises:
+        BadInputError: Optuna's study of this name is not ours.
     """
 
-    def __init__(self, connection: sa.Connection, label: str) -> None:
-        self.study_id = _ensure_study(connection, label)
+    def __init__(self, connection: sa.Connection, study_id: int, label: str) -> None:
+        self.study_id = _ensure_study(connection, study_id, label)
         rows = connection.execute(
             sa.select(_TRIALS.c.number, _TRIALS.c.trial_id).where(_TRIALS.c.study_id == self.study_id)
         )
@@ -122,23 +170,18 @@ class OptunaStudy:
         insert_absent(connection, _STEPS, rows, ("trial_id", "step"))
 
     def end(self, connection: sa.Connection, trials: Sequence[EndedTrial]) -> None:
-        """Ends running trials. A pruned one's value is its last reported one, as Optuna has it."""
+        """Ends running trials. A pruned one's value is its last reported one, as Optuna has it; NaN is none."""
+        values = []
         for trial in trials:
             connection.execute(
                 sa.update(_TRIALS)
                 .where(_TRIALS.c.trial_id == self._trial_ids[trial.number])
                 .values(state=_STATES[trial.state], datetime_complete=_naive(trial.ended_at))
             )
-        values = [
-            {
-                "trial_id": self._trial_ids[trial.number],
-                "objective": 0,
-                "value": trial.value,
-                "value_type": models.TrialValueModel.TrialValueType.FINITE,
-            }
-            for trial in trials
-            if trial.value is not None and math.isfinite(trial.value)
-        ]
+            if trial.value is not None and not math.isnan(trial.value):
+                value, kind = models.TrialValueModel.value_to_stored_repr(trial.value)
+                row = {"trial_id": self._trial_ids[trial.number], "objective": 0, "value": value, "value_type": kind}
+                values.append(row)
         insert_absent(connection, _VALUES, values, ("trial_id", "objective"))
         self._set_attrs(connection, ((trial.number, trial.attrs) for trial in trials))
 
@@ -151,13 +194,25 @@ class OptunaStudy:
         insert_or_update(connection, _ATTRS, rows, ("trial_id", "key"), ("value_json",))
 
 
-def _ensure_study(connection: sa.Connection, label: str) -> int:
+def _ensure_study(connection: sa.Connection, study_id: int, label: str) -> int:
     found = connection.scalar(sa.select(_STUDIES.c.study_id).where(_STUDIES.c.study_name == label))
     if found is not None:
+        mark = sa.select(_STUDY_ATTRS.c.value_json).where(_STUDY_ATTRS.c.study_id == found, _STUDY_ATTRS.c.key == _OURS)
+        _check_ours(json.loads(connection.scalar(mark) or "null"), study_id, label)
         return int(found)
-    study_id = connection.scalar(sa.insert(_STUDIES).values(study_name=label).returning(_STUDIES.c.study_id))
-    connection.execute(sa.insert(_DIRECTIONS).values(direction=StudyDirection.MINIMIZE, study_id=study_id, objective=0))
-    return int(study_id)
+    made = connection.scalar(sa.insert(_STUDIES).values(study_name=label).returning(_STUDIES.c.study_id))
+    connection.execute(sa.insert(_DIRECTIONS).values(direction=StudyDirection.MINIMIZE, study_id=made, objective=0))
+    connection.execute(sa.insert(_STUDY_ATTRS).values(study_id=made, key=_OURS, value_json=json.dumps(study_id)))
+    return int(made)
+
+
+def _check_ours(mark: object, study_id: int, label: str) -> None:
+    if mark != study_id:
+        raise BadInputError(
+            f"Optuna has a study {label!r} in this database that is not ours, and trials of the two would mix: "
+            "submit under another name.",
+            "--database",
+        )
 
 
 def _naive(moment: datetime) -> datetime:

@@ -75,7 +75,8 @@ def facts(connection: sa.Connection, held: OutboxClaim, limit: int) -> list[Fact
 
 def published(connection: sa.Connection, held: OutboxClaim, keys: Sequence[str]) -> None:
     _fence(connection, held, study.c.published_until)
-    connection.execute(sa.update(outbox).where(outbox.c.key.in_(keys)).values(published=True, reason=None))
+    mine = sa.and_(outbox.c.study_id == held.study.id, outbox.c.key.in_(keys))
+    connection.execute(sa.update(outbox).where(mine).values(published=True, reason=None))
 
 
 def postponed(connection: sa.Connection, held: OutboxClaim, key: str, reason: str, delay: float) -> None:
@@ -83,7 +84,7 @@ def postponed(connection: sa.Connection, held: OutboxClaim, key: str, reason: st
     _fence(connection, held, study.c.published_until)
     connection.execute(
         sa.update(outbox)
-        .where(outbox.c.key == key)
+        .where(outbox.c.study_id == held.study.id, outbox.c.key == key)
         .values(attempts=outbox.c.attempts + 1, reason=reason, not_before=now(connection) + delay)
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from neurosweep.errors import BadInputError, LeaseLostError, NoSuchStudyError
+from neurosweep.errors import BadInputError, LeaseLostError, NeurosweepError, NoSuchStudyError
 from storage.database import now
 from storage.records import Claim, NewStudy, StudyRecord, StudyState, StudySummary, TrialState
 from storage.schema import study, trial
@@ -54,8 +54,17 @@ def by_id(connection: sa.Connection, study_id: int) -> StudyRecord:
     return to_record(row)
 
 
-def submit(connection: sa.Connection, new: NewStudy) -> StudyRecord:
-    """Puts a study into the queue under the next free number of its name."""
+def submit(connection: sa.Connection, new: NewStudy, at: datetime, again: bool = False) -> StudyRecord:
+    """Puts a study into the queue under the next free number of its name.
+
+    Args:
+        at: The moment of submission.
+        again: The answer to an earlier try was lost: a study of this name and moment is that try's.
+    """
+    if again:
+        mine = sa.select(*_COLUMNS).where(study.c.name == new.name, study.c.created_at == at)
+        if (row := connection.execute(mine).first()) is not None:
+            return to_record(row)
     for _ in range(NUMBER_ATTEMPTS):
         newest = connection.scalar(sa.select(sa.func.max(study.c.number)).where(study.c.name == new.name))
         values = {
@@ -65,7 +74,7 @@ def submit(connection: sa.Connection, new: NewStudy) -> StudyRecord:
             "text": new.text,
             "trials": new.trials,
             "state": StudyState.QUEUED,
-            "created_at": datetime.now(UTC),
+            "created_at": at,
         }
         try:
             with connection.begin_nested():
@@ -73,7 +82,7 @@ def submit(connection: sa.Connection, new: NewStudy) -> StudyRecord:
         except IntegrityError:
             continue
         return to_record(row)
-    raise BadInputError(f"Too many studies named {new.name!r} are being submitted at once: try again.")
+    raise NeurosweepError(f"Too many studies named {new.name!r} are being submitted at once: try again.")
 
 
 def find(connection: sa.Connection, label: str) -> StudyRecord:
@@ -82,6 +91,8 @@ def find(connection: sa.Connection, label: str) -> StudyRecord:
     Raises:
         NoSuchStudyError: There is none; the message names near ones.
     """
+    # What a database can't be asked for, such as a byte of the command line that is no text, is in no name.
+    label = label.replace("\0", "?").encode(errors="replace").decode()
     name, _, number = label.partition("@")
     query = sa.select(*_COLUMNS).where(study.c.name == name).order_by(study.c.number.desc()).limit(1)
     if number:
@@ -164,10 +175,17 @@ def renew(connection: sa.Connection, held: Claim, lease_seconds: float) -> bool:
 def finish(
     connection: sa.Connection, held: Claim, state: StudyState, error: str | None, result: dict[str, Any] | None
 ) -> None:
+    """Ends the study. Again, after the answer to the first time was lost, it changes nothing."""
     values: dict[str, Any] = {"state": state, "error": error, "ended_at": datetime.now(UTC), "leased_until": None}
     if result is not None:
         values["result"] = result
-    fence(connection, held, **values)
+    try:
+        fence(connection, held, **values)
+    except LeaseLostError:
+        # Only the holder of a token ends its study, so this row is of our own first time.
+        mine = sa.and_(study.c.id == held.study.id, study.c.token == held.token, study.c.state == state)
+        if connection.scalar(sa.select(study.c.id).where(mine)) is None:
+            raise
 
 
 def request_cancel(connection: sa.Connection, study_id: int) -> StudyRecord:
@@ -186,20 +204,26 @@ def request_cancel(connection: sa.Connection, study_id: int) -> StudyRecord:
 def requeue(connection: sa.Connection, study_id: int, trials: int | None) -> StudyRecord:
     """Puts an ended study back, with the trials that are there and, where asked for, a larger number of them.
 
+    A study that somebody works on is left as it is.
+
     Raises:
         BadInputError: Fewer trials are asked for than there are.
     """
     record = by_id(connection, study_id)
     have = connection.scalar(sa.select(sa.func.count()).where(trial.c.study_id == study_id)) or 0
-    wanted = trials or record.trials
-    if wanted < have:
-        raise BadInputError(f"{record.label} has {have} trials already: ask for at least as many.", "--trials")
+    wanted = record.trials if trials is None else trials
+    if wanted < max(have, 1):
+        raise BadInputError(f"{record.label} has {have} trials already: ask for at least {max(have, 1)}.", "--trials")
+    held = sa.and_(study.c.state == StudyState.RUNNING, study.c.leased_until >= now(connection))
     connection.execute(
         sa.update(study)
-        .where(study.c.id == study_id, study.c.state.in_(_RESUMABLE))
-        .values(state=StudyState.QUEUED, cancel_requested=False)
+        .where(study.c.id == study_id, sa.not_(held))
+        .values(
+            trials=wanted,
+            state=sa.case((study.c.state.in_(_RESUMABLE), StudyState.QUEUED), else_=study.c.state),
+            cancel_requested=False,
+        )
     )
-    connection.execute(sa.update(study).where(study.c.id == study_id).values(trials=wanted))
     return by_id(connection, study_id)
 
 
@@ -217,8 +241,15 @@ def summaries(connection: sa.Connection, study_id: int | None = None) -> list[St
         counts, least = counted.get(row.study_id, ({}, math.inf))
         counts[TrialState(row.state)] = row.n
         counted[row.study_id] = (counts, min(least, math.inf if row.best is None else row.best))
-    found = []
+    found: list[StudySummary] = []
     for record in map(to_record, connection.execute(sa.select(*_COLUMNS).where(only).order_by(study.c.id.desc()))):
         counts, least = counted.get(record.id, ({}, math.inf))
         found.append(StudySummary(study=record, counts=counts, best=None if math.isinf(least) else least))
     return found
+
+
+def summary(connection: sa.Connection, study_id: int) -> StudySummary:
+    found = summaries(connection, study_id)
+    if not found:
+        raise NoSuchStudyError(f"There is no study with the id {study_id}.")
+    return found[0]

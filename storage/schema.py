@@ -53,6 +53,21 @@ class Moment(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+class Words(TypeDecorator[str]):
+    """Text of any origin, such as an exception's message: what a database can't hold (NUL, halves of characters) is
+    replaced, as no batch of results may fail for it."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return (
+            None
+            if value is None
+            else value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+        )
+
+
 def _one_of(column: str, words: type[StudyState] | type[TrialState] | type[FactKind]) -> CheckConstraint:
     listed = ", ".join(f"'{word.value}'" for word in words)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
@@ -73,7 +88,7 @@ study = Table(
     Column("created_at", Moment, nullable=False),
     Column("started_at", Moment),
     Column("ended_at", Moment),
-    Column("error", Text),
+    Column("error", Words),
     Column("result", JSON),
     Column("split_hash", String(64)),
     Column("cancel_requested", Boolean, nullable=False, server_default=false()),
@@ -105,7 +120,7 @@ trial = Table(
     Column("seconds", Double, nullable=False, server_default=text("0")),
     Column("weights", Integer, nullable=False, server_default=text("0")),
     Column("worker", String(255)),
-    Column("error", Text),
+    Column("error", Words),
     Column("started_at", Moment, nullable=False),
     Column("ended_at", Moment),
     _one_of("state", TrialState),
@@ -135,7 +150,7 @@ outbox = Table(
     Column("kind", String(32), nullable=False),
     Column("trial", Integer),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
-    Column("reason", Text, comment="why the last attempt failed"),
+    Column("reason", Words, comment="why the last attempt failed"),
     Column("not_before", Double, nullable=False, server_default=text("0")),
     Column("published", Boolean, nullable=False, server_default=false()),
     _one_of("kind", FactKind),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import sqlalchemy as sa
@@ -25,9 +27,7 @@ from storage.records import (
 )
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
-    from storage.optuna_tables import OptunaStudy
+    from storage.optuna_tables import FrozenTrial, OptunaStudy
 
 Answer = TypeVar("Answer")
 
@@ -37,7 +37,7 @@ class Store:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._optuna: dict[int, OptunaStudy] = {}
+        self._optuna: tuple[Claim, OptunaStudy] | None = None
         self._optuna_has_tables = False
         self._recording = threading.Lock()
 
@@ -62,7 +62,8 @@ class Store:
 
     def submit(self, new: NewStudy) -> StudyRecord:
         """Puts a study into the queue."""
-        return self._write(lambda connection: queue.submit(connection, new))
+        at, tries = datetime.now(UTC), itertools.count()
+        return self._write(lambda connection: queue.submit(connection, new, at, again=next(tries) > 0))
 
     def study(self, study_id: int) -> StudyRecord:
         """One study as it stands.
@@ -85,8 +86,12 @@ class Store:
         return self._read(queue.summaries)
 
     def summary(self, study_id: int) -> StudySummary:
-        """One study with its counts."""
-        return self._read(lambda connection: queue.summaries(connection, study_id)[0])
+        """One study with its counts.
+
+        Raises:
+            NoSuchStudyError: There is none with this id.
+        """
+        return self._read(lambda connection: queue.summary(connection, study_id))
 
     def claim(self, dispatcher: str, lease_seconds: float = 30.0, study_id: int | None = None) -> Claim | None:
         """Takes the oldest waiting study, or the given one; None where there is nothing to take."""
@@ -132,7 +137,7 @@ class Store:
         def write(connection: sa.Connection) -> None:
             queue.fence(connection, claim)
             results.write(connection, claim.study.id, batch)
-            optuna = self._optuna_study(connection, claim.study)
+            optuna = self._optuna_study(connection, claim)
             optuna.propose(connection, batch.proposed)
             optuna.report(connection, batch.epochs)
             optuna.end(connection, batch.ended)
@@ -140,7 +145,7 @@ class Store:
         with self._recording:
             self._make_optuna_tables()
             # What is remembered of Optuna's ids may have been rolled back with a transaction that failed.
-            self._write(write, failed=self._optuna.clear)
+            self._write(write, failed=self._forget_optuna)
 
     def finish(
         self,
@@ -174,7 +179,7 @@ class Store:
 
         self._make_optuna_tables()
         with translated(self._engine):
-            return load_trials(self._url(), self.study(study_id).label)
+            return load_trials(self._url(), study_id, self.study(study_id).label)
 
     # The outbox, for the publisher
 
@@ -238,12 +243,16 @@ class Store:
         with translated(self._engine):
             return transaction()
 
-    def _optuna_study(self, connection: sa.Connection, study: StudyRecord) -> OptunaStudy:
+    def _optuna_study(self, connection: sa.Connection, claim: Claim) -> OptunaStudy:
         from storage.optuna_tables import OptunaStudy
 
-        if study.id not in self._optuna:
-            self._optuna[study.id] = OptunaStudy(connection, study.label)
-        return self._optuna[study.id]
+        # Between two claims another dispatcher may have added trials.
+        if self._optuna is None or self._optuna[0] != claim:
+            self._optuna = (claim, OptunaStudy(connection, claim.study.id, claim.study.label))
+        return self._optuna[1]
+
+    def _forget_optuna(self) -> None:
+        self._optuna = None
 
     def _make_optuna_tables(self) -> None:
         if self._optuna_has_tables:
