@@ -54,7 +54,10 @@ def run_study(
     """
     claim = store.claim(_dispatcher_name(), study_id=study_id)
     if claim is None:
-        raise BadInputError("Another process is working on this study: `neurosweep watch` shows it.")
+        raise BadInputError(
+            "Another process is working on this study (`neurosweep watch` shows it), or died less than 30 s ago: then "
+            "try again in half a minute."
+        )
     with Session(places, on_progress, stop) as session:
         session.work(store, claim)
         session.drain(store, claim.study)

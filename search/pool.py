@@ -7,11 +7,13 @@ what it is doing and takes the order to halt, while the first one trains.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -216,7 +218,7 @@ class Pool:
         """
         logging.getLogger("ray").setLevel(logging.ERROR)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _own_signal_handlers():
             warnings.simplefilter("ignore")
             try:
                 if address is None:
@@ -377,6 +379,17 @@ class Pool:
             return ray.get(call)
         except ray.exceptions.RayError as exc:
             raise NeurosweepError(f"A worker failed: {_first_line(exc)}") from exc
+
+
+@contextlib.contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Ray takes SIGTERM for itself while it starts, and would end this process with it; what it means is ours to say."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _first_line(exc: BaseException) -> str:
