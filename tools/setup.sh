@@ -48,8 +48,10 @@ explain() {
         stop "the disk is full; free some space, then run it again (pip's own words: $LOG)"
     elif grep -qE 'Failed to establish a new connection|NameResolutionError|Network is unreachable|timed out|Connection(Reset|Refused)?Error|ProxyError' "$LOG"; then
         stop "the package index cannot be reached; check the network or pip's settings, then run it again (pip's own words: $LOG)"
-    elif grep -qE 'No matching distribution|Could not find a version' "$LOG"; then
-        stop "$(grep -m 1 -E 'No matching distribution|Could not find a version' "$LOG" | cut -c 1-200), for $("$PYTHON" --version) on this machine (pip's own words: $LOG)"
+    elif grep -q 'from versions: none' "$LOG"; then
+        stop "the package index has nothing for $1 and $("$PYTHON" --version) here; check the network or pip's settings, then run it again (pip's own words: $LOG)"
+    elif grep -q 'No matching distribution' "$LOG"; then
+        stop "$(grep -m 1 -o 'No matching distribution.*' "$LOG"), for $("$PYTHON" --version) on this machine (pip's own words: $LOG)"
     fi
     tail -n 5 "$LOG" >&2
     stop "pip could not install $1 (pip's own words: $LOG)"
@@ -77,8 +79,9 @@ fi
 rm -f "$VENV/.installed"
 : >"$LOG"
 
-{ grep -v '^torch==' constraints.txt; printf '%s\n' "$TORCH"; } >"$VENV/constraints.txt"
+grep -v '^torch==' constraints.txt >"$VENV/constraints.txt"
 pip_install "$TORCH" ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$TORCH" -c "$VENV/constraints.txt"
+printf '%s\n' "$TORCH" >>"$VENV/constraints.txt"
 pip_install 'neurosweep and what it needs' -e '.[dev]' -c "$VENV/constraints.txt"
 
 # Remembered for the next call, unless that says otherwise; _WAS tells the Makefile that it does.
