@@ -106,7 +106,7 @@ def main() -> None:
 
     def ratio(over: str, under: str, figure: str) -> float:
         pairs = zip(runs[over], runs[under], strict=True)
-        return statistics.median(a[figure] / b[figure] for a, b in pairs)
+        return float(statistics.median(a[figure] / b[figure] for a, b in pairs))
 
     ratios = {
         "trials a second, over Ray Tune's": ratio("tune", "two", "inside"),

@@ -81,11 +81,11 @@ def main() -> None:
         for seed in range(seeds):
             text = STUDY.format(seed=seed, source=source, rows=rows, model=model, trials=trials, epochs=epochs)
             figures[title].append({"neurosweep": neurosweep(text), **scikit_learn(text, seed)})
-    rows = []
+    lines = []
     for title, runs in figures.items():
         ours = [run["neurosweep"] for run in runs]
         mean = statistics.mean
-        rows.append(
+        lines.append(
             (
                 title,
                 mean(run["test"] for run in ours),
@@ -97,7 +97,7 @@ def main() -> None:
             )
         )
     head = ("data", "neurosweep, test", "MLPClassifier, test", "random forest, test", "train", "validation", "seconds")
-    print(table(head, rows))
+    print(table(head, lines))
     name = "quality_quick" if chosen.quick else "quality"
     print(f"\n{save(name, {'trials': trials, 'epochs': epochs, 'runs': figures})}")
 

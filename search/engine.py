@@ -5,6 +5,7 @@ The session around it (Ray's workers and the publisher's process) stays from stu
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import threading
@@ -19,7 +20,6 @@ from neurosweep.errors import BadInputError, LeaseLostError, NeurosweepError
 from search.checkpoint import Checkpoint
 from search.dispatcher import Dispatcher, Signals
 from search.lease import Lease
-from search.outcome import conclude
 from search.places import Places
 from search.progress import Progress
 from search.pruner import decision_epochs
@@ -163,6 +163,8 @@ class Session:
         self._on_progress(Progress(label=label, metric="", stage="reading data", total=claim.study.trials))
         # Ray takes seconds to start; the data are read meanwhile.
         reading = self._reader.submit(read_data, StudySpec.from_mapping(claim.study.spec))
+        # So are the libraries that the end needs (plots, statistics): more than a second of imports.
+        ending = self._reader.submit(importlib.import_module, "search.outcome")
         self.pool()
         spec, dataset = reading.result()
         if claim.study.split_hash not in (None, dataset.split_hash):
@@ -203,7 +205,7 @@ class Session:
             store.finish(claim, StudyState.FAILED, error=_why_none(store, claim), facts=self._ended_facts(store, claim))
         else:
             self._on_progress(dispatcher.progress("testing the winner"))
-            result = conclude(
+            result = ending.result().conclude(
                 claim=claim,
                 spec=spec,
                 metric=metric,

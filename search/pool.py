@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,6 +33,9 @@ from trainer.work import EpochResult, Metric, SegmentResult, TestResult, TrialWo
 
 OBJECT_STORE_BYTES = 512 * 1024**2
 """Least size of our own Ray's object store; it holds the datasets and nothing else."""
+
+
+CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,8 +206,7 @@ class _Member:
 class Pool:
     """Workers on our own Ray or on a cluster. Used from one thread: our own Ray ends with the one that started it."""
 
-    def __init__(self, capacity: Capacity) -> None:
-        self.capacity = capacity
+    def __init__(self) -> None:
         self._shape: WorkerShape | None = None
         self._members: list[_Member] = []
         self._data: Any = None
@@ -217,6 +220,8 @@ class Pool:
             UnreachableError: There is no such cluster, or it wants another token.
         """
         logging.getLogger("ray").setLevel(logging.ERROR)
+        if address is not None:
+            _check_listens(address)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         with warnings.catch_warnings(), _own_signal_handlers():
             warnings.simplefilter("ignore")
@@ -239,8 +244,13 @@ class Pool:
                     f"{_first_line(exc)}",
                     "--ray",
                 ) from exc
+        return cls()
+
+    @property
+    def capacity(self) -> Capacity:
+        """What Ray has at this moment: nodes come and go."""
         resources = ray.cluster_resources()
-        return cls(Capacity(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0)))
+        return Capacity(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
 
     def open(self, shape: WorkerShape) -> None:
         """Brings the workers up without waiting for them; those of the same shape are kept as they are."""
@@ -381,9 +391,20 @@ class Pool:
             raise NeurosweepError(f"A worker failed: {_first_line(exc)}") from exc
 
 
+def _check_listens(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return  # `auto`, or something that Ray knows better
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except OSError as exc:
+        raise UnreachableError(f"No Ray cluster answers at {address}: {_first_line(exc)}", "--ray") from exc
+
+
 @contextlib.contextmanager
 def _own_signal_handlers() -> Iterator[None]:
-    """Ray takes SIGTERM for itself while it starts, and would end this process with it; what it means is ours to say."""
+    """Ray takes SIGTERM for itself while it starts, and would end this process with it; that is ours to answer."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

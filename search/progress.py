@@ -1,4 +1,4 @@
-"""What the user sees while a study runs: a snapshot that the dispatcher makes and the screen draws. Standard library only."""
+"""What the user sees of a running study: a snapshot that the dispatcher makes and the screen draws."""
 
 from __future__ import annotations
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from trainer.data.load import load
-
 from search.spec import StudySpec
 from search.study_file import check_against_data, data_request
 from trainer.data.dataset import Dataset
+from trainer.data.load import load
 
 
 def read_data(spec: StudySpec) -> tuple[StudySpec, Dataset]:

@@ -98,7 +98,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class OptunaParam:
-    """One searched parameter as Optuna stores it: the value in its internal representation, the distribution as JSON."""
+    """One searched parameter as Optuna stores it: its value in internal representation, its distribution as JSON."""
 
     name: str
     internal: float

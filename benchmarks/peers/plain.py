@@ -76,7 +76,7 @@ def train(params: dict[str, Any], data: tuple[Tensor, Tensor, Tensor, Tensor], e
     errors = []
     for _ in range(epochs):
         network.train()
-        for batch in torch.randperm(len(x_train)).split(params["batch_size"]):
+        for batch in torch.split(torch.randperm(len(x_train)), params["batch_size"]):
             if params["batch_norm"] and len(batch) == 1:
                 continue
             optimizer.zero_grad()

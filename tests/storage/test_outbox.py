@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -60,12 +61,13 @@ def test_a_publisher_that_lost_its_lease_can_not_acknowledge(store: Store) -> No
     slow = held(store, "slow", 0.1)
     time.sleep(0.3)
     held(store, "eager")
-    for write in (
+    writes: list[Callable[[], None]] = [
         lambda: store.published(slow, ["a"]),
         lambda: store.postponed(slow, "a", "why", 1),
         lambda: store.renew_outbox(slow, 30),
         lambda: store.set_run(slow, MlflowRun(experiment_id="1", run_id="r")),
-    ):
+    ]
+    for write in writes:
         with pytest.raises(LeaseLostError):
             write()
     assert store.pending_facts() == 1
