@@ -15,7 +15,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import re
 import signal
 import socket
 import sys
@@ -33,9 +32,9 @@ import sqlalchemy as sa
 
 from neurosweep.errors import BadInputError, LeaseLostError, NeurosweepError, UnreachableError
 from storage.projection import KEY, OVER, STUDY_ID, RunContent, study_content, study_key, trial_content, trial_key
-from storage.publisher_loop import Orders, Turn, log_to, work
+from storage.publisher_loop import UNANSWERED, Orders, Turn, log_to, reason_of, work
 from storage.records import EpochRow, Fact, FactKind, MlflowRun, OutboxClaim, StudyRecord, TrialRecord
-from storage.secrecy import hide, public_address, secrets_in
+from storage.secrecy import public_address, secrets_in
 from storage.store import Store
 
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # a repeated POST makes a second run
@@ -59,7 +58,6 @@ RENEW = 5.0  # seconds after which the lease is renewed before the next fact
 CHUNK = 50  # facts read and acknowledged together
 SLOWEST = 8.0  # seconds: the longest wait between two attempts, shorter than PATIENCE so that a drain sees two
 ALIAS = "champion"
-UNANSWERED = "MLflow does not answer"
 MAX_METRICS, MAX_PARAMS, MAX_PAGE = 1000, 100, 1000  # MLflow's limits for one request
 
 log = logging.getLogger("storage.publisher")
@@ -86,24 +84,6 @@ def _check_database(tracking: str) -> None:
     timeout = {"connect_timeout": 10} if url.get_backend_name() == "postgresql" else {}
     with sa.create_engine(url, poolclass=sa.NullPool, connect_args=timeout).connect():
         pass
-
-
-def reason_of(error: BaseException, tracking: str) -> str:
-    """One line that says why something could not be published, without secrets."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    names = {type(link).__name__ for link in chain}
-    text = str(error).strip() or type(error).__name__
-    if refused := re.search(r"too many (\d+) error responses", text):
-        return f"{UNANSWERED} at {public_address(tracking)}, or only with status {refused[1]}"
-    if names & {"ConnectionError", "ConnectTimeout", "ReadTimeout", "OperationalError"}:
-        return f"{UNANSWERED} at {public_address(tracking)}"
-    if text.startswith("Failed to enforce schema"):
-        text = text.rpartition("Error: ")[2]  # what comes before is all of the data
-    return hide(text.splitlines()[0][:300], secrets_in(tracking))
 
 
 class StudyInMlflow:

@@ -10,6 +10,7 @@ facts wait, and why. Without mlflow, so that this is quick to test.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 import time
@@ -20,13 +21,14 @@ from pathlib import Path
 from typing import TextIO
 
 from neurosweep.errors import UnreachableError
-from storage.secrecy import HidingFormatter
+from storage.secrecy import HidingFormatter, hide, public_address, secrets_in
 
 POLL = 0.5
 """Seconds between two looks at an empty outbox."""
 PATIENCE = 20.0
 """Seconds without progress after which a drain gives up."""
 BEHIND = 3
+UNANSWERED = "MLflow does not answer"
 
 log = logging.getLogger("storage.publisher")
 
@@ -98,6 +100,24 @@ def work(
             return BEHIND
         orders.wait(POLL)
     return 0
+
+
+def reason_of(error: BaseException, tracking: str) -> str:
+    """One line that says why something could not be published, without secrets."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    names = {type(link).__name__ for link in chain}
+    text = str(error).strip() or type(error).__name__
+    if refused := re.search(r"too many (\d+) error responses", text):
+        return f"{UNANSWERED} at {public_address(tracking)}, or only with status {refused[1]}"
+    if names & {"ConnectionError", "ConnectTimeout", "ReadTimeout", "OperationalError"}:
+        return f"{UNANSWERED} at {public_address(tracking)}"
+    if text.startswith("Failed to enforce schema"):
+        text = text.rpartition("Error: ")[2]  # what comes before is all of the data
+    return hide(text.splitlines()[0][:300], secrets_in(tracking))
 
 
 def log_to(folder: Path, secrets: tuple[str, ...]) -> None:
