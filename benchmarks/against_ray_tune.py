@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,16 @@ def neurosweep(trials: int, epochs: int, workers: int, seed: int) -> dict[str, A
 
 
 def _inside(database: Path, status: dict[str, Any]) -> tuple[float, list[dict[str, Any]]]:
-    """Seconds from the first trial's start to the last one's end, and the settings of all."""
+    """Seconds from the first trial's start in its worker to the last one's end, and the settings of all."""
     from storage.store import Store
 
     store = Store.open(f"sqlite:///{database}")
     trials = store.trials(store.find(status["study"]).id)
-    ends: list[datetime] = [trial.ended_at for trial in trials if trial.ended_at is not None]
-    seconds = (max(ends) - min(trial.started_at for trial in trials)).total_seconds()
+    # A trial is proposed while the workers still start: it began to train its own seconds before its end.
+    spans: list[tuple[datetime, datetime]] = [
+        (trial.ended_at - timedelta(seconds=trial.seconds), trial.ended_at) for trial in trials if trial.ended_at
+    ]
+    seconds = (max(end for _, end in spans) - min(start for start, _ in spans)).total_seconds()
     return seconds, [trial.params for trial in trials]
 
 

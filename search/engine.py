@@ -99,9 +99,13 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._publisher.stop()
+        self._close_pool()
+        self._reader.shutdown()
+
+    def _close_pool(self) -> None:
         if self._pool is not None:
             self._pool.close()
-        self._reader.shutdown()
+            self._pool = None
 
     def pool(self) -> Pool:
         """The workers' pool, brought up at the first call.
@@ -138,7 +142,7 @@ class Session:
                 raise
 
     def drain(self, store: Store, study: StudyRecord) -> None:
-        """Waits until MLflow has everything, or does not answer, or the user will not wait."""
+        """Waits until MLflow has all of the last study, or does not answer, or the user will not wait. Ends the pool."""
         if self._stop.is_set():
             return
         summary = store.summary(study.id)
@@ -153,7 +157,10 @@ class Session:
             best_value=summary.best,
         )
         self._on_progress(progress)
-        behind = self._publisher.drain(study.id, self._stop)
+        self._publisher.order_drain(study.id)
+        # Ray takes more than a second to end: the publisher works meanwhile.
+        self._close_pool()
+        behind = self._publisher.drained(self._stop)
         if behind is not None:
             self._on_progress(replace(progress, stage=f"finished, but {behind}"))
 

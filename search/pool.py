@@ -197,10 +197,18 @@ class _Worker:
 
 @dataclass
 class _Member:
-    """One worker as the pool sees it: its actor, and the calls that it has not answered, oldest first."""
+    """One worker as the pool sees it.
+
+    Attributes:
+        pending: Segments that it has not answered, oldest first, with the calls that will.
+        asked: The call that will say what it is doing.
+        activity: What it was doing when it answered last: trial, epoch, epochs.
+    """
 
     actor: Any
     pending: list[tuple[Any, TrialWork]] = field(default_factory=list)
+    asked: Any = None
+    activity: tuple[int, int, int] | None = None
 
 
 class Pool:
@@ -319,17 +327,19 @@ class Pool:
                     break
         return done
 
-    def activity(self, names: Callable[[int], str], timeout: float = 0.5) -> tuple[WorkerActivity, ...]:
-        """What each worker is doing; one that does not answer in time counts as waiting."""
-        calls = [member.actor.activity.remote() for member in self._members]
-        answered, _ = ray.wait(calls, num_returns=len(calls), timeout=timeout) if calls else ([], [])
+    def activity(self, names: Callable[[int], str]) -> tuple[WorkerActivity, ...]:
+        """What each worker was doing when it answered last; never waits for one that is starting or gone."""
         activities = []
-        for worker, call in enumerate(calls):
-            try:
-                now = ray.get(call) if call in answered else None
-            except ray.exceptions.RayError:
-                now = None
-            trial, epoch, epochs = now if now is not None else (None, 0, 0)
+        for worker, member in enumerate(self._members):
+            if member.asked is None:
+                member.asked = member.actor.activity.remote()
+            elif ray.wait([member.asked], timeout=0)[0]:
+                try:
+                    member.activity = ray.get(member.asked)
+                except ray.exceptions.RayError:
+                    member.activity = None
+                member.asked = member.actor.activity.remote()
+            trial, epoch, epochs = member.activity or (None, 0, 0)
             activities.append(WorkerActivity(name=names(worker), trial=trial, epoch=epoch, epochs=epochs))
         return tuple(activities)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,12 +20,16 @@ DRAIN_SECONDS = 300.0
 """The longest that the end of a study waits for MLflow; what is left then is published by the next one."""
 
 
+_LOW_PRIORITY = ["nice", "-n", "10"] if shutil.which("nice") else []
+"""From its first line on: importing MLflow takes seconds that the workers need."""
+
+
 class Publisher:
     """A running `python -m storage.publisher`."""
 
     def __init__(self, places: Places) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "storage.publisher"],
+            [*_LOW_PRIORITY, sys.executable, "-m", "storage.publisher"],
             env={
                 **os.environ,
                 "NEUROSWEEP_DATABASE_URL": places.database,
@@ -38,8 +43,12 @@ class Publisher:
             start_new_session=True,
         )
 
-    def drain(self, study_id: int, stop: threading.Event) -> str | None:
-        """Lets everything that the outbox has of a study reach MLflow, then ends the process.
+    def order_drain(self, study_id: int) -> None:
+        """Lets the process end once everything that the outbox has of a study has reached MLflow."""
+        self._order(f"drain {study_id}\n")
+
+    def drained(self, stop: threading.Event) -> str | None:
+        """Waits for the end of a drain.
 
         Args:
             stop: The user won't wait: the outbox keeps what is left.
@@ -47,7 +56,6 @@ class Publisher:
         Returns:
             None when all was published, else how far MLflow is behind, in a line.
         """
-        self._order(f"drain {study_id}\n")
         deadline = time.monotonic() + DRAIN_SECONDS
         while self._process.poll() is None and time.monotonic() < deadline and not stop.is_set():
             with contextlib.suppress(subprocess.TimeoutExpired):

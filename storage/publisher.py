@@ -441,7 +441,6 @@ def main() -> int:
     database, tracking = os.environ["NEUROSWEEP_DATABASE_URL"], os.environ["MLFLOW_TRACKING_URI"]
     home = Path(os.environ["NEUROSWEEP_HOME"])
     log_to(home / "logs", secrets_in(database) + secrets_in(tracking))
-    os.nice(10)  # training comes first
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C reaches the whole group; stdin says when to go
     orders = Orders(sys.stdin)
     log.info("publishing to %s", public_address(tracking))
