@@ -142,7 +142,7 @@ class Session:
                 raise
 
     def drain(self, store: Store, study: StudyRecord) -> None:
-        """Waits until MLflow has all of the last study, or does not answer, or the user will not wait. Ends the pool."""
+        """Ends the pool, and waits until MLflow has all of the study, or does not answer, or the user won't wait."""
         if self._stop.is_set():
             return
         summary = store.summary(study.id)
