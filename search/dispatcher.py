@@ -345,14 +345,10 @@ class Dispatcher:
         if not force and now - self._shown < LOOK_SECONDS:
             return
         self._shown = now
-        best = self._proposals.best()
         self._on_progress(
             replace(
                 self.progress("training"),
                 running=len(self._live),
-                best_trial=best[0] if best else None,
-                best_value=best[1] if best else None,
-                best_params=self._params[best[0]] if best else None,
                 workers=() if force else self._pool.activity(self._name_worker),
                 left=self._seconds_left(now),
             )
