@@ -53,8 +53,8 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	@failed=; \
 	check() { name=$$1; shift; printf '\n== %s\n' "$$name"; "$$@" || failed="$$failed, $$name"; }; \
-	check 'ruff check' $(VENV)/bin/python -m ruff check .; \
-	check 'ruff format' $(VENV)/bin/python -m ruff format --check .; \
+	check 'ruff check' $(VENV)/bin/python -m ruff check --no-cache .; \
+	check 'ruff format' $(VENV)/bin/python -m ruff format --no-cache --check .; \
 	check 'mypy --strict' $(VENV)/bin/python -m mypy --strict; \
 	check 'walls' $(VENV)/bin/lint-imports --no-logo; \
 	check 'pytest' $(VENV)/bin/python -m pytest $(PYTEST_ARGS); \

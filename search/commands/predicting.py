@@ -17,9 +17,8 @@ from search.commands.studies import open_store
 from search.commands.words import plain
 
 if TYPE_CHECKING:
-    from storage.store import Store
-
     from storage.records import StudyRecord
+    from storage.store import Store
     from trainer.data.dataset import Preprocessing
 
 
