@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
 _TELLING = re.compile(r"pass|pwd|token|secret|key", re.IGNORECASE)
 
@@ -17,10 +17,13 @@ def secrets_in(address: str) -> tuple[str, ...]:
 
     Looks at the user part and at the query: ``postgresql://me:secret@host/db?sslpassword=other`` holds two.
     """
-    parts = urlsplit(address)
-    found = {value for name, value in parse_qsl(parts.query) if _TELLING.search(name)}
-    if parts.password:
-        found |= {parts.password, unquote(parts.password)}
+    if _is_file(address):
+        return ()
+    found = {value for name, value in parse_qsl(address.partition("?")[2]) if _TELLING.search(name)}
+    user, colon, password = _user_part(address).partition(":")
+    # A user part without a colon is a token: https://token@host.
+    told = password if colon else user
+    found |= {told, unquote(told)}
     spellings = found | {quote(value, safe="") for value in found} | {quote_plus(value) for value in found}
     return tuple(sorted(spellings - {""}, key=len, reverse=True))
 
@@ -33,12 +36,22 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 
 
 def public_address(address: str) -> str:
-    """The address without its user part, the telling values of its query hidden: for people to read."""
-    if not secrets_in(address) and "@" not in urlsplit(address).netloc:
+    """The address of a database or a server without its user part and query: for people to read."""
+    scheme, separator, rest = address.partition("://")
+    if not separator or _is_file(address):
         return address
-    parts = urlsplit(address)
-    query = [(name, HIDDEN if _TELLING.search(name) else value) for name, value in parse_qsl(parts.query)]
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=urlencode(query, safe="*/")))
+    before, _, query = rest.partition("?")
+    # A '@' past the '?' may end a password or stand in the query: nothing of such an address is safe to show.
+    return f"{scheme}://{HIDDEN if '@' in query else before.rpartition('@')[2]}"
+
+
+def _is_file(address: str) -> bool:
+    return address.partition(":")[0].partition("+")[0] in ("sqlite", "file")
+
+
+def _user_part(address: str) -> str:
+    # A password may itself hold '/', '?', '#' or '@', so the user part ends at the last '@' of all.
+    return address.partition("://")[2].rpartition("@")[0]
 
 
 class HidingFormatter(logging.Formatter):

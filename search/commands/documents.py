@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from neurosweep.errors import NeurosweepError, StudyFailedError
-from search.commands.words import without_password
 from search.progress import Progress, WorkerActivity
 from storage.records import MlflowRun, StudyRecord, StudyState, StudySummary, TrialRecord, TrialState
+from storage.secrecy import public_address
 
 Document = dict[str, Any]
 
@@ -41,7 +41,7 @@ def study_document(
         {"tracking_uri": tracking, "experiment_id": run.experiment_id, "run_id": run.run_id} if run else None
     )
     if mlflow and mlflow.get("tracking_uri"):
-        mlflow = {**mlflow, "tracking_uri": without_password(mlflow["tracking_uri"])}
+        mlflow = {**mlflow, "tracking_uri": public_address(mlflow["tracking_uri"])}
     return {
         "study": study.label,
         "state": study.state.value,

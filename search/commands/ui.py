@@ -20,7 +20,7 @@ from neurosweep.errors import BadInputError, UnreachableError
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say, tell
 from search.commands.stopping import end_on_sigterm
-from search.commands.words import without_password
+from storage.secrecy import public_address
 
 _PORTS_TO_TRY = 20
 _SECONDS_TO_START = 120
@@ -51,7 +51,7 @@ def ui(host: str, port: int, as_json: bool) -> None:
     """
     where = places()
     if where.tracking.startswith(("http://", "https://")):
-        _print_address(without_password(where.tracking), as_json)
+        _print_address(public_address(where.tracking), as_json)
         return
     given = click.get_current_context().get_parameter_source("port") is ParameterSource.COMMANDLINE
     port = free_port(host, port, tries=1 if given else _PORTS_TO_TRY)

@@ -31,15 +31,6 @@ def plain(text: str, keep: str = "") -> str:
     )
 
 
-def without_password(address: str) -> str:
-    """An address of a database or a server without its user, password and query, so that it can be shown."""
-    scheme, separator, rest = address.partition("://")
-    if not separator or scheme.split("+")[0] in ("sqlite", "file"):
-        return address
-    # A password may itself hold '/' or '@', so everything up to the last '@' goes, and the query as a whole.
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
-
-
 def figure(value: float | None) -> str:
     """A metric or a setting to three or four digits that matter; a dash where there is none."""
     if value is None:

@@ -16,8 +16,8 @@ from search.commands.output import print_json, say, tell
 from search.commands.screen import open_screen
 from search.commands.stopping import stop_on_signals
 from search.commands.studies import open_store, resume_hint, show_end
-from search.commands.words import without_password
 from storage.records import StudyRecord, StudyState, TrialState
+from storage.secrecy import public_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +91,7 @@ def serve(as_json: bool) -> int:
         served.setdefault(progress.label)
         screen.show(progress)
 
-    tell(f"working on the studies of {without_password(where.database)}; Control-C stops")
+    tell(f"working on the studies of {public_address(where.database)}; Control-C stops")
     with (
         stop_on_signals(screen.stopping, lambda: "ended at once; another `neurosweep serve` goes on") as stop,
         _stdout_kept_clean(),

@@ -21,7 +21,6 @@ from mlflow.entities import ViewType
 
 from storage.publisher import Publisher
 from storage.publisher_loop import BEHIND, Orders, Turn, work
-from storage.secrecy import public_address, secrets_in
 from storage.store import Store
 from tests import small_study
 from tests.mlflow_server import MlflowServer, free_port
@@ -251,13 +250,6 @@ def test_a_password_in_the_address_reaches_neither_log_nor_screen_nor_database(s
     assert "MLflow does not answer at http://127.0.0.1" in log
     for text in (log, out, err, *reasons(store)):
         assert "hunter2" not in text
-
-
-def test_secrets_are_found_in_every_part_of_an_address() -> None:
-    address = "postgresql://me:p%40ss@db:5432/runs?sslpassword=other&connect_timeout=5"
-    assert set(secrets_in(address)) == {"p%40ss", "p@ss", "p%2540ss", "other"}
-    assert public_address(address) == "postgresql://db:5432/runs?sslpassword=***&connect_timeout=5"
-    assert public_address("sqlite:////a/b.db") == "sqlite:////a/b.db"
 
 
 def test_a_drain_gives_up_when_nothing_moves_and_says_how_far_behind(capsys: pytest.CaptureFixture[str]) -> None:

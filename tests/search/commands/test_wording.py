@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.commands.words import age, duration, figure, in_short, plain, without_password
+from search.commands.words import age, duration, figure, in_short, plain
 
 MLP = {
     "model": "mlp",
@@ -30,20 +30,6 @@ def test_terminal_controls_become_escapes() -> None:
 @given(st.text())
 def test_plain_text_has_nothing_that_a_terminal_acts_on(text: str) -> None:
     assert not [character for character in plain(text) if ord(character) < 32 or 127 <= ord(character) < 160]
-
-
-@pytest.mark.parametrize(
-    ("address", "shown"),
-    [
-        ("postgresql://me:secret@db:5432/studies", "postgresql://db:5432/studies"),
-        ("postgresql+psycopg://me:se/cr@et@db/studies?password=secret", "postgresql+psycopg://db/studies"),
-        ("https://token@mlflow.example.org", "https://mlflow.example.org"),
-        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
-        ("sqlite:////home/a@b/studies.db", "sqlite:////home/a@b/studies.db"),
-    ],
-)
-def test_an_address_is_shown_without_user_password_and_query(address: str, shown: str) -> None:
-    assert without_password(address) == shown
 
 
 @pytest.mark.parametrize(
