@@ -17,6 +17,22 @@ from storage.store import Store
 
 RUN_SECONDS = 240
 
+DIGITS = """\
+name: digits
+seed: 3
+data: {source: digits, max_rows: 900}
+model: [mlp, cnn]
+space:
+  layers: 1
+  neurons: {low: 8, high: 32}
+  conv_layers: {low: 1, high: 2}
+  filters: {low: 2, high: 6}
+  learning_rate: {low: 0.001, high: 0.03, log: true}
+  batch_size: 64
+budget: {trials: 12, epochs: 4}
+workers: {count: 2}
+"""
+
 
 class Product:
     """`neurosweep`, called in `folder`.

@@ -16,42 +16,12 @@ import pytest
 from sklearn.datasets import load_digits
 
 from search.study_file import data_request, parse_study
+from tests.system.product import DIGITS as STUDY
 from tests.system.product import Product
 from trainer.data.load import load
 from trainer.settings import Settings
 from trainer.work import Metric, TrialWork
 from trainer.worker import Trainer
-
-STUDY = """\
-name: digits
-seed: 3
-data: {source: digits, max_rows: 900}
-model: [mlp, cnn]
-space:
-  layers: 1
-  neurons: {low: 8, high: 32}
-  conv_layers: {low: 1, high: 2}
-  filters: {low: 2, high: 6}
-  learning_rate: {low: 0.001, high: 0.03, log: true}
-  batch_size: 64
-budget: {trials: 12, epochs: 4}
-workers: {count: 2}
-"""
-
-
-@pytest.fixture(scope="module")
-def product(tmp_path_factory: pytest.TempPathFactory) -> Product:
-    """A finished study, run as its user runs it."""
-    product = Product(tmp_path_factory.mktemp("digits"))
-    product.write(STUDY)
-    product("run", "study.yaml")
-    return product
-
-
-@pytest.fixture(scope="module")
-def best(product: Product) -> dict[str, Any]:
-    document: dict[str, Any] = product.json("best", "digits")
-    return document
 
 
 @pytest.fixture
