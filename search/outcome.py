@@ -63,7 +63,7 @@ def conclude(
         figures = {key: earlier[key] for key in ("test", "test_interval")}
     else:
         test = pool.test(settings, weights, metric)
-        bounds = worth.interval(metric, test, dataset.outputs, spec.seed)
+        bounds = worth.interval(metric, test, spec.seed)
         figures = {"test": test.value, "test_interval": list(bounds)}
     _save_champion(folder / "champion", pool.export(settings, weights), dataset)
     draw(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
-from sklearn import metrics as sklearn_metrics
 
 from trainer.data.dataset import Dataset, Task
 from trainer.work import Metric, TestResult
@@ -16,47 +16,68 @@ Numbers = npt.NDArray[Any]
 
 BOOTSTRAP_DRAWS = 2000
 
+LEAST_PROBABILITY = float(np.finfo(np.float32).smallest_subnormal)
+"""For the log loss of a probability that float32 has rounded to 0."""
 
-def measure(metric: Metric, truth: Numbers, outputs: Numbers, classes: int) -> float:
-    """The metric of predictions, by scikit-learn.
+
+def measure(metric: Metric, truth: Numbers, outputs: Numbers) -> float:
+    """The metric of predictions.
 
     Args:
         truth: Class indices of shape (rows,), or values in the target's units.
         outputs: Probabilities of shape (rows, classes), or values of shape (rows,) in the target's units.
     """
+    losses = _losses(metric, truth, outputs)
+    if metric is Metric.BALANCED_ERROR:
+        return float(np.mean([losses[truth == label].mean() for label in np.unique(truth)]))
+    return float(losses.mean())
+
+
+def _losses(metric: Metric, truth: Numbers, outputs: Numbers) -> npt.NDArray[np.float64]:
+    """What each row adds to the metric."""
     match metric:
-        case Metric.ERROR:
-            return float(np.mean(outputs.argmax(1) != truth))
-        case Metric.BALANCED_ERROR:
-            predicted = outputs.argmax(1)
-            recalls = [np.mean(predicted[truth == label] == label) for label in np.unique(truth)]
-            return float(1 - np.mean(recalls))
+        case Metric.ERROR | Metric.BALANCED_ERROR:
+            losses = outputs.argmax(1) != truth
         case Metric.LOG_LOSS:
-            return float(sklearn_metrics.log_loss(truth, outputs, labels=range(classes)))
+            given = outputs[np.arange(len(truth)), truth].astype(np.float64)
+            losses = -np.log(np.maximum(given, LEAST_PROBABILITY))
         case Metric.MSE:
-            return float(np.mean((outputs - truth) ** 2))
+            losses = (outputs.astype(np.float64) - truth) ** 2
         case Metric.MAE:
-            return float(np.mean(np.abs(outputs - truth)))
+            losses = np.abs(outputs.astype(np.float64) - truth)
+    return np.asarray(losses, np.float64)
 
 
-def interval(metric: Metric, result: TestResult, classes: int, seed: int) -> tuple[float, float]:
+def interval(metric: Metric, result: TestResult, seed: int) -> tuple[float, float]:
     """A 95 % interval for the test metric.
 
-    Wilson's score interval for the error (Wilson 1927, JASA 22, p. 209); for the other metrics the percentile
-    bootstrap over rows (Efron & Tibshirani 1993, ch. 13).
+    Wilson's score interval for the error (Wilson 1927, JASA 22, p. 209); for the balanced error those of the classes,
+    put together (Zou & Donner 2008, Statistics in Medicine 27, p. 1693), so that a few rows without an error don't look
+    like certainty; for the other metrics the percentile bootstrap over rows (Efron & Tibshirani 1993, ch. 13).
     """
-    rows = len(result.truth)
+    losses = _losses(metric, result.truth, result.outputs)
     if metric is Metric.ERROR:
-        wrong = int(np.sum(result.outputs.argmax(1) != result.truth))
-        bounds = stats.binomtest(wrong, rows).proportion_ci(0.95, method="wilson")
-        return float(bounds.low), float(bounds.high)
-    random = np.random.default_rng(seed)
-    draws = []
-    for _ in range(BOOTSTRAP_DRAWS):
-        chosen = random.integers(0, rows, rows)
-        draws.append(measure(metric, result.truth[chosen], result.outputs[chosen], classes))
+        return _mean_of_shares([losses])
+    if metric is Metric.BALANCED_ERROR:
+        return _mean_of_shares([losses[result.truth == label] for label in np.unique(result.truth)])
+    random, rows = np.random.default_rng(seed), len(losses)
+    draws = [losses[random.integers(0, rows, rows)].mean() for _ in range(BOOTSTRAP_DRAWS)]
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _mean_of_shares(groups: Sequence[npt.NDArray[np.float64]]) -> tuple[float, float]:
+    """The interval of the mean of the groups' shares of ones; of a single group, Wilson's own."""
+    below, above, shares = [], [], []
+    for group in groups:
+        share = float(group.mean())
+        bounds = stats.binomtest(int(group.sum()), len(group)).proportion_ci(0.95, method="wilson")
+        shares.append(share)
+        below.append(share - bounds.low)
+        above.append(bounds.high - share)
+    mean = float(np.mean(shares))
+    low, high = mean - np.linalg.norm(below) / len(groups), mean + np.linalg.norm(above) / len(groups)
+    return max(0.0, float(low)), min(1.0, float(high))
 
 
 def chance(metric: Metric, dataset: Dataset) -> float:
@@ -69,10 +90,12 @@ def chance(metric: Metric, dataset: Dataset) -> float:
     if dataset.task is Task.CLASSIFICATION:
         shares = np.bincount(train, minlength=dataset.outputs) / len(train)
         guess = np.tile(shares, (len(test), 1))
-        return measure(metric, test, guess, dataset.outputs)
-    scale, shift = dataset.preprocessing.target_std, dataset.preprocessing.target_mean
+        return measure(metric, test, guess)
+    # The target's mean would only cost digits: both sides have it.
+    scale = dataset.preprocessing.target_std
+    train, test = train.astype(np.float64) * scale, test.astype(np.float64) * scale
     centre = np.median(train) if metric is Metric.MAE else np.mean(train)
-    return measure(metric, test * scale + shift, np.full(len(test), centre * scale + shift), 1)
+    return measure(metric, test, np.full(len(test), centre))
 
 
 def sentences(
@@ -95,8 +118,10 @@ def sentences(
         f"On {rows} rows that no trial has seen, the {metric} is {_figure(test)}; with 95 % confidence it lies between "
         f"{_figure(low)} and {_figure(high)}."
     ]
-    if low <= chance <= high or test >= chance:
+    if test >= chance:
         said.append(f"That is no better than the best constant guess ({_figure(chance)}): nothing was learnt.")
+    elif chance <= high:
+        said.append(f"It can't be told from the best constant guess ({_figure(chance)}) with this many test rows.")
     elif test > 0:
         said.append(f"The best constant guess gets {_figure(chance)}: {chance / test:.3g} times as much.")
     else:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -147,8 +148,9 @@ class Trainer:
         if data.task is Task.CLASSIFICATION:
             answers, truth = outputs.softmax(dim=1).cpu().numpy(), test.targets
         else:
-            answers = outputs.squeeze(1).cpu().numpy() * data.target_std + data.target_mean
-            truth = test.targets * data.target_std + data.target_mean
+            # In double precision: float32 has too few digits for a target such as a moment in time.
+            answers = outputs.squeeze(1).cpu().numpy().astype(np.float64) * data.target_std + data.target_mean
+            truth = test.targets.astype(np.float64) * data.target_std + data.target_mean
         return TestResult(outputs=answers, value=value, truth=truth)
 
     def export(self, settings: Settings, weights: Weights) -> bytes:

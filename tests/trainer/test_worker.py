@@ -300,6 +300,19 @@ def test_regression_is_reported_in_the_targets_units(metric: Metric) -> None:
         np.testing.assert_allclose([epoch.validation_metric for epoch in result.epochs], losses, rtol=1e-5)
 
 
+def test_answers_far_from_zero_keep_their_digits() -> None:
+    """Moments in time: at 1.7e9 seconds neighbouring float32 numbers are 128 apart."""
+    inputs = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    rows = split(inputs, inputs[:, 0])
+    far = Preprocessing(kind="table", task="regression", target_mean=1.7e9, target_std=3.0)
+    trainer = Trainer(rows, rows, far, Task.REGRESSION, (2,), 1, device="cpu")
+
+    tested = trainer.test(MLP, weights_of(train(trainer, work_of(metric=Metric.MSE))), Metric.MSE, rows)
+
+    np.testing.assert_allclose(tested.truth - 1.7e9, inputs[:, 0].astype(float) * 3, atol=1e-5)
+    assert tested.value == pytest.approx(np.mean((tested.outputs - tested.truth) ** 2), rel=1e-4)
+
+
 def test_tested_probabilities_and_value_agree() -> None:
     trainer = digits_trainer()
     weights = weights_of(train(trainer, work_of(settings_of(CNN), epochs=2, until=2)))
