@@ -50,8 +50,12 @@ def draw(
             _predicted_against_true(folder / "predicted_against_true.png", dataset, test)
 
 
+def _measured(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    return [trial for trial in trials if trial.validation is not None and math.isfinite(trial.validation)]
+
+
 def _complete(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    return [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.validation is not None]
+    return [trial for trial in _measured(trials) if trial.state is TrialState.COMPLETE]
 
 
 def _values(trials: Sequence[TrialRecord]) -> list[float]:
@@ -62,11 +66,10 @@ def _history(path: Path, metric: str, trials: Sequence[TrialRecord]) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for state, colour in ((TrialState.COMPLETE, "tab:blue"), (TrialState.PRUNED, "lightgrey")):
-        points = [(trial.number, trial.validation) for trial in trials if trial.state is state]
-        points = [(number, value) for number, value in points if value is not None and math.isfinite(value)]
-        if points:
-            numbers, values = zip(*points, strict=True)
-            axes.scatter(numbers, values, s=16, color=colour, label=state.value)
+        shown = [trial for trial in _measured(trials) if trial.state is state]
+        if shown:
+            numbers = [trial.number for trial in shown]
+            axes.scatter(numbers, _values(shown), s=16, color=colour, label=state.value)
     complete = _complete(trials)
     if complete:
         best = np.minimum.accumulate(_values(complete))
@@ -103,7 +106,7 @@ def _learning_curves(path: Path, metric: str, trials: Sequence[TrialRecord], epo
 def _importances(path: Path, study: optuna.Study) -> None:
     """PED-ANOVA (Watanabe et al. 2023, IJCAI), Optuna's: fast, and it copes with thousands of trials."""
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    if len(complete) < LEAST_FOR_IMPORTANCE:
+    if len(complete) < LEAST_FOR_IMPORTANCE or len({trial.value for trial in complete}) < 2:
         return
     shared = set.intersection(*(set(trial.params) for trial in complete))
     if not shared:
@@ -121,7 +124,7 @@ def _parallel_coordinates(path: Path, metric: str, trials: Sequence[TrialRecord]
     """A page of its own that takes any number of trials; one line a trial; what a trial lacks is below the axis."""
     import plotly.graph_objects as go
 
-    shown = [t for t in trials if t.validation is not None and math.isfinite(t.validation)]
+    shown = _measured(trials)
     if not shown:
         return
     names = list(dict.fromkeys(name for trial in shown for name in trial.params))
