@@ -44,7 +44,7 @@ demo: $(INSTALLED)
 	@$(VENV)/bin/neurosweep run examples/digits.yaml
 	@echo
 	@echo 'What next'
-	@echo '  $(VENV)/bin/neurosweep ui                    every trial, side by side, in MLflow'
+	@echo '  $(VENV)/bin/neurosweep ui digits             every trial, side by side, in MLflow'
 	@echo '  $(VENV)/bin/neurosweep best digits           the network that won, and what it is worth'
 	@echo '  $(VENV)/bin/neurosweep init study.yaml       a study file for your own data'
 	@echo '  $(VENV)/bin/neurosweep run study.yaml'

@@ -58,6 +58,7 @@ RENEW = 5.0  # seconds after which the lease is renewed before the next fact
 CHUNK = 50  # facts read and acknowledged together
 SLOWEST = 8.0  # seconds: the longest wait between two attempts, shorter than PATIENCE so that a drain sees two
 ALIAS = "champion"
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # so that the UI opens on runs and models
 MAX_METRICS, MAX_PARAMS, MAX_PAGE = 1000, 100, 1000  # MLflow's limits for one request
 
 log = logging.getLogger("storage.publisher")
@@ -110,7 +111,7 @@ class StudyInMlflow:
         if experiment is None:
             location = None if self._served else (self._home / "mlartifacts").resolve().as_uri()
             try:
-                return str(self._client.create_experiment(name, artifact_location=location))
+                return str(self._client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
             except mlflow.MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise

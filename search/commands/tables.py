@@ -21,7 +21,7 @@ def show_result(document: Document) -> None:
     """A study's outcome: trials, leaders, the best one's settings and errors, what it is worth, where its model is."""
     say(headline(document))
     if document["splits"]:
-        say(", ".join(f"{document['splits'][name]} rows {use}" for name, use in _SPLITS))
+        say(", ".join(f"{document['splits'][name]:,} rows {use}" for name, use in _SPLITS))
     best = document["best"]
     if best is None:
         return
@@ -132,7 +132,7 @@ def _show_next_steps(document: Document, best: dict[str, Any]) -> None:
     if best["model"]:
         say(f"Model              {best['model']}")
         say(f"Predict new rows   neurosweep predict {study} FILE")
-    say("See it in MLflow   neurosweep ui")
+    say(f"See it in MLflow   neurosweep ui {study}")
 
 
 def _table() -> Table:

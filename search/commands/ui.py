@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -20,7 +21,11 @@ from neurosweep.errors import BadInputError, UnreachableError
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say, tell
 from search.commands.stopping import end_on_sigterm
+from search.commands.studies import open_store
 from storage.secrecy import public_address
+
+if TYPE_CHECKING:
+    from search.places import Places
 
 _PORTS_TO_TRY = 20
 _SECONDS_TO_START = 120
@@ -28,6 +33,7 @@ _SECONDS_TO_STOP = 5
 
 
 @click.command(cls=Command)
+@click.argument("study", required=False)
 @click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -38,8 +44,8 @@ _SECONDS_TO_STOP = 5
     help="Port to listen on; the next free one where the default is taken.",
 )
 @json_option
-def ui(host: str, port: int, as_json: bool) -> None:
-    """Show the studies in MLflow's UI.
+def ui(study: str | None, host: str, port: int, as_json: bool) -> None:
+    """Show the studies in MLflow's UI, beginning with STUDY.
 
     Prints the address and serves the UI until Control-C. Where --tracking is an MLflow server already, its address is
     all that is printed.
@@ -47,11 +53,12 @@ def ui(host: str, port: int, as_json: bool) -> None:
     \b
     Example:
       neurosweep ui
-      neurosweep ui --port 8080
+      neurosweep ui digits --port 8080
     """
     where = places()
+    page = _page(study, where) if study else ""
     if where.tracking.startswith(("http://", "https://")):
-        _print_address(public_address(where.tracking), as_json)
+        _print_address(public_address(where.tracking).rstrip("/") + page, as_json)
         return
     given = click.get_current_context().get_parameter_source("port") is ParameterSource.COMMANDLINE
     port = free_port(host, port, tries=1 if given else _PORTS_TO_TRY)
@@ -62,11 +69,20 @@ def ui(host: str, port: int, as_json: bool) -> None:
     address = f"http://{reachable}:{port}"
     with end_on_sigterm(), _server(host, port, where.tracking, where.home, log) as server:
         _await_health(reachable, port, server, log)
-        _print_address(address, as_json)
+        _print_address(address + page, as_json)
         sys.stdout.flush()
         with contextlib.suppress(KeyboardInterrupt):
             if server.wait() != 0:
                 raise UnreachableError(f"MLflow's server has ended by itself; its log says why: {log}", address)
+
+
+def _page(label: str, where: Places) -> str:
+    """Where the UI shows a study's trials; without its last part MLflow opens pages for language models."""
+    store = open_store(where)
+    run = store.mlflow_run(store.find(label).id)
+    if run is None:
+        raise BadInputError(f"MLflow has not been told of {label} yet; `neurosweep ui` shows what it knows.", label)
+    return f"/#/experiments/{run.experiment_id}/runs?workflowType=machine_learning"
 
 
 def _print_address(address: str, as_json: bool) -> None:
@@ -99,6 +115,7 @@ def _server(host: str, port: int, store: str, home: Path, log: Path) -> Iterator
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": store,  # not an argument: it may hold a password
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     with log.open("wb") as output:
         server = subprocess.Popen(

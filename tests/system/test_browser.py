@@ -30,8 +30,9 @@ QUIET = (
 
 
 @pytest.fixture(scope="module")
-def address(product: Product) -> Iterator[str]:
-    serving = product.start("ui", "--port", str(free_port()))
+def study_page(product: Product) -> Iterator[str]:
+    """The address that `neurosweep ui digits` prints, while it serves."""
+    serving = product.start("ui", "digits", "--port", str(free_port()))
     assert serving.stdout is not None
     try:
         told = serving.stdout.readline()
@@ -39,6 +40,11 @@ def address(product: Product) -> Iterator[str]:
         yield told.split()[-1]
     finally:
         interrupt(serving)
+
+
+@pytest.fixture
+def address(study_page: str) -> str:
+    return study_page.partition("/#")[0]
 
 
 @pytest.fixture
@@ -75,6 +81,13 @@ def experiment(product: Product) -> tuple[str, list[Any]]:
 
 def listed(words: list[str]) -> str:
     return quote(json.dumps(words, separators=(",", ":")))
+
+
+def test_the_printed_address_opens_on_the_studys_runs(page: Page, study_page: str, best: dict[str, Any]) -> None:
+    page.goto(study_page)
+    expect(page.get_by_text("Training runs").first).to_be_visible()
+    expect(page.locator(f"a[href*='{best['mlflow']['run_id']}']").first).to_be_visible()
+    expect(page.locator("strong", has_text="13")).to_be_visible()  # twelve trials and the study's own run
 
 
 def test_the_compare_view_shows_every_trial_with_its_settings(
