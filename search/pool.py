@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -62,19 +63,24 @@ class Capacity:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What came back from a worker: a result, or the reason why the worker is gone."""
+    """What came back from a worker: a result, or the reason why the worker is gone.
+
+    Attributes:
+        waiting: The worker had not come to this yet, so it is not what the worker died of.
+    """
 
     worker: int
     work: TrialWork
     result: SegmentResult | None = None
     death: str | None = None
+    waiting: bool = False
 
 
 def fit_workers(count: int | str, cpus: float, gpus: float | str, capacity: Capacity) -> WorkerShape:
     """The workers that a study gets here.
 
     ``auto`` workers are as many as the CPUs allow; where there are GPUs, at most four share one, and each gets an even
-    share of what is there.
+    share of its own. A share is of one GPU: Ray gives no worker the rests of two.
 
     Raises:
         BadInputError: One worker, or as many as were asked for, does not fit.
@@ -85,12 +91,8 @@ def fit_workers(count: int | str, cpus: float, gpus: float | str, capacity: Capa
         )
     by_cpu = int(capacity.cpus / cpus + 1e-9)
     if gpus == "auto":
-        if capacity.gpus == 0:
-            share = 0.0
-            fitting = by_cpu
-        else:
-            fitting = min(by_cpu, int(4 * capacity.gpus)) if count == "auto" else int(count)
-            share = min(1.0, round(capacity.gpus / max(1, fitting) - 0.0005, 3))
+        wanted = min(by_cpu, int(4 * capacity.gpus) or by_cpu) if count == "auto" else int(count)
+        share = _even_share(wanted, capacity.gpus)
     else:
         share = float(gpus)
         if share > capacity.gpus:
@@ -98,15 +100,29 @@ def fit_workers(count: int | str, cpus: float, gpus: float | str, capacity: Capa
                 f"A worker needs {share:g} GPUs, and there are {capacity.gpus:g} here: lower workers.gpus.",
                 "workers.gpus",
             )
-        fitting = min(by_cpu, int(capacity.gpus / share + 1e-9)) if share else by_cpu
-    wanted = fitting if count == "auto" else int(count)
-    if wanted > by_cpu or (share and wanted * share > capacity.gpus + 1e-9):
+        wanted = int(min(by_cpu, _by_gpu(share, capacity.gpus))) if count == "auto" else int(count)
+    if wanted > min(by_cpu, _by_gpu(share, capacity.gpus)):
         raise BadInputError(
             f"{wanted} workers of {cpus:g} CPUs and {share:g} GPUs do not fit on {capacity.cpus:g} CPUs and "
             f"{capacity.gpus:g} GPUs: lower workers.count, or say auto.",
             "workers.count",
         )
     return WorkerShape(count=wanted, cpus=cpus, gpus=share)
+
+
+def _even_share(workers: int, gpus: float) -> float:
+    """What each worker gets of a GPU, at most a whole one, in the ten-thousandths that Ray counts in."""
+    if gpus == 0:
+        return 0.0
+    on_one = max(1, math.ceil(workers / gpus))
+    return math.floor(10_000 / on_one) / 10_000
+
+
+def _by_gpu(share: float, gpus: float) -> float:
+    """How many workers of this share fit."""
+    if share == 0:
+        return math.inf
+    return int(gpus / share + 1e-9) if share >= 1 else int(gpus) * int(1 / share + 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,12 +156,14 @@ class _Worker:
         self._trainer_class = trainer.worker.Trainer
         self._trainer: trainer.worker.Trainer | None = None
         self._threads = threads
-        self._halt = threading.Event()
+        # Which load of the pool's this is, and up to which all work is to end: a halt may overtake a load.
+        self._loaded_as = 0
+        self._halted_up_to = 0
         self._activity: tuple[int, int, int] | None = None
 
-    def load(self, data: _TrainingData) -> None:
+    def load(self, data: _TrainingData, number: int) -> None:
         """Holds another study's data; what is left of the study before is dropped."""
-        self._halt.clear()
+        self._loaded_as = number
         self._trainer = self._trainer_class(
             train=data.train,
             validation=data.validation,
@@ -168,7 +186,7 @@ class _Worker:
             self._activity = (work.trial, result.epoch, work.epochs)
 
         try:
-            result: SegmentResult = self._loaded().segment(work, self._halt.is_set, on_epoch)
+            result: SegmentResult = self._loaded().segment(work, self._halted, on_epoch)
             return result
         finally:
             self._activity = None
@@ -190,9 +208,12 @@ class _Worker:
         return self._activity
 
     @_control
-    def halt(self) -> None:
-        """Ends the segment that runs, and those that wait, as soon as the trainer looks up."""
-        self._halt.set()
+    def halt(self, number: int) -> None:
+        """Ends the segment that runs, and those that wait, of loads up to this one as soon as the trainer looks up."""
+        self._halted_up_to = number
+
+    def _halted(self) -> bool:
+        return self._loaded_as <= self._halted_up_to
 
 
 @dataclass
@@ -219,6 +240,7 @@ class Pool:
         self._members: list[_Member] = []
         self._data: Any = None
         self._test: Any = None
+        self._loads = 0
 
     @classmethod
     def start(cls, address: str | None) -> Pool:
@@ -282,10 +304,11 @@ class Pool:
             outputs=dataset.outputs,
         )
         self._data, self._test = ray.put(data), ray.put(dataset.test)
+        self._loads += 1
         for member in self._members:
             # What is still under way belongs to the study before; its results are nobody's.
             member.pending = []
-            member.actor.load.remote(self._data)
+            member.actor.load.remote(self._data, self._loads)
 
     @property
     def size(self) -> int:
@@ -321,8 +344,9 @@ class Pool:
                 try:
                     done.append(Done(worker=worker, work=work, result=ray.get(ref)))
                 except ray.exceptions.RayError as exc:
-                    lost = [work, *(waiting for _, waiting in member.pending)]
-                    done.extend(Done(worker=worker, work=each, death=_first_line(exc)) for each in lost)
+                    death = _first_line(exc)
+                    done.append(Done(worker=worker, work=work, death=death))
+                    done.extend(Done(worker=worker, work=each, death=death, waiting=True) for _, each in member.pending)
                     self._replace(worker)
                     break
         return done
@@ -346,7 +370,7 @@ class Pool:
     def halt(self) -> None:
         """Tells every worker to end its segment; what is under way comes back as stopped."""
         for member in self._members:
-            member.actor.halt.remote()
+            member.actor.halt.remote(self._loads)
 
     def test(self, settings: Settings, weights: dict[str, Any], metric: Metric) -> TestResult:
         """Opens the test split, for the one network that has been chosen.
@@ -388,7 +412,7 @@ class Pool:
     def _replace(self, worker: int) -> None:
         self._kill([self._members[worker]])
         self._members[worker] = _Member(self._spawn())
-        self._members[worker].actor.load.remote(self._data)
+        self._members[worker].actor.load.remote(self._data, self._loads)
 
     def _kill(self, members: list[_Member]) -> None:
         for member in members:

@@ -1,0 +1,124 @@
+"""A pool whose workers are real trainers in this process, for tests that count on the order of everything.
+
+`test_pool.py` holds it and the real pool to the same expectations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from neurosweep.errors import NeurosweepError
+from search.pool import Done, Pool
+from search.progress import WorkerActivity
+from trainer.data.dataset import Dataset
+from trainer.settings import Settings
+from trainer.work import Metric, SegmentResult, TestResult, TrialWork
+from trainer.worker import Trainer
+
+DIED = "the worker died"
+
+
+class InProcessPool(Pool):
+    """Trains when it is asked what has come back: one segment of each worker at every `collect`.
+
+    Attributes:
+        submitted: All work in the order in which it came, with its worker.
+        deadly: Says of which work a worker dies, before its first epoch.
+        change: What becomes of a result before it is handed back.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        super().__init__()
+        self._count = workers
+        self._trainers: list[Trainer] = []
+        self._pending: list[list[TrialWork]] = [[] for _ in range(workers)]
+        self._killed: set[int] = set()
+        self._halted = False
+        self._dataset: Dataset | None = None
+        self.submitted: list[tuple[int, TrialWork]] = []
+        self.forgotten: list[tuple[int, int]] = []
+        self.tests = 0
+        self.deadly: Callable[[TrialWork], bool] = lambda work: False
+        self.change: Callable[[TrialWork, SegmentResult], SegmentResult] = lambda work, result: result
+
+    def kill(self, worker: int) -> None:
+        """As if somebody had killed the worker's process."""
+        self._killed.add(worker)
+
+    def load(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._halted = False
+        self._pending = [[] for _ in range(self._count)]
+        self._trainers = [self._trainer() for _ in range(self._count)]
+
+    @property
+    def size(self) -> int:
+        return self._count
+
+    def outstanding(self, worker: int) -> int:
+        return len(self._pending[worker])
+
+    def submit(self, worker: int, work: TrialWork) -> None:
+        self.submitted.append((worker, work))
+        self._pending[worker].append(work)
+
+    def forget(self, worker: int, trial: int) -> None:
+        self.forgotten.append((worker, trial))
+        self._trainers[worker].forget(trial)
+
+    def collect(self, timeout: float) -> list[Done]:
+        done: list[Done] = []
+        for worker, pending in enumerate(self._pending):
+            if not pending:
+                continue
+            work = pending.pop(0)
+            try:
+                if worker in self._killed or self.deadly(work):
+                    raise ChildProcessError(DIED)
+                result = self._trainers[worker].segment(work, lambda: self._halted, lambda epoch: None)
+                done.append(Done(worker=worker, work=work, result=self.change(work, result)))
+            except Exception as error:
+                done.append(Done(worker=worker, work=work, death=str(error)))
+                done += [Done(worker=worker, work=each, death=str(error), waiting=True) for each in pending]
+                pending.clear()
+                self._killed.discard(worker)
+                self._trainers[worker] = self._trainer()
+        return done
+
+    def activity(self, names: Callable[[int], str]) -> tuple[WorkerActivity, ...]:
+        return tuple(WorkerActivity(name=names(n), trial=None, epoch=0, epochs=0) for n in range(self._count))
+
+    def halt(self) -> None:
+        self._halted = True
+
+    def test(self, settings: Settings, weights: dict[str, Any], metric: Metric) -> TestResult:
+        self.tests += 1
+        assert self._dataset is not None
+        try:
+            return self._trainers[0].test(settings, weights, metric, self._dataset.test)
+        except NeurosweepError as error:
+            raise NeurosweepError(f"A worker failed: {error.message}") from error
+
+    def export(self, settings: Settings, weights: dict[str, Any]) -> bytes:
+        try:
+            return self._trainers[0].export(settings, weights)
+        except NeurosweepError as error:
+            raise NeurosweepError(f"A worker failed: {error.message}") from error
+
+    def close(self) -> None:
+        self._trainers = []
+
+    def _trainer(self) -> Trainer:
+        data = self._dataset
+        assert data is not None
+        return Trainer(
+            data.train,
+            data.validation,
+            data.preprocessing,
+            data.task,
+            data.input_shape,
+            data.outputs,
+            device="cpu",
+            threads=1,
+        )

@@ -1,0 +1,397 @@
+"""How many workers fit, and what a pool promises: the real one, on a Ray of its own, and the one of the other tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import ray
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neurosweep.errors import BadInputError, NeurosweepError, UnreachableError
+from search.pool import Capacity, Done, Pool, WorkerShape, fit_workers
+from tests.search.in_process_pool import InProcessPool
+from trainer.data.dataset import DataRequest, Dataset
+from trainer.data.load import load
+from trainer.settings import Activation, Family, OptimizerKind, Schedule, Settings
+from trainer.work import EpochResult, Metric, Outcome, SegmentResult, TrialWork
+from trainer.worker import Trainer
+
+# How many workers fit
+
+
+def fit(count: int | str, cpus: float, gpus: float | str, have: tuple[float, float]) -> tuple[int, float]:
+    shape = fit_workers(count, cpus, gpus, Capacity(cpus=have[0], gpus=have[1]))
+    assert shape.cpus == cpus
+    return shape.count, shape.gpus
+
+
+@pytest.mark.parametrize(
+    ("count", "cpus", "gpus", "have", "fitting"),
+    [
+        # Without a GPU: as many as the CPUs allow, shares of one included.
+        ("auto", 1.0, "auto", (2, 0), (2, 0.0)),
+        ("auto", 0.5, "auto", (2, 0), (4, 0.0)),
+        ("auto", 0.1, "auto", (2, 0), (20, 0.0)),
+        ("auto", 1.5, "auto", (4, 0), (2, 0.0)),
+        ("auto", 3.0, 0.0, (8, 2), (2, 0.0)),
+        (1, 1.0, "auto", (2, 0), (1, 0.0)),
+        (4, 0.5, "auto", (2, 0), (4, 0.0)),
+        # A quarter lets four share one GPU.
+        ("auto", 1.0, 0.25, (16, 1), (4, 0.25)),
+        ("auto", 1.0, 0.25, (16, 2), (8, 0.25)),
+        ("auto", 1.0, 0.25, (3, 1), (3, 0.25)),
+        (4, 1.0, 0.25, (16, 1), (4, 0.25)),
+        # auto of a GPU: at most four to each, in even shares.
+        ("auto", 1.0, "auto", (16, 1), (4, 0.25)),
+        ("auto", 1.0, "auto", (64, 8), (32, 0.25)),
+        ("auto", 1.0, "auto", (2, 1), (2, 0.5)),
+        ("auto", 1.0, "auto", (2, 4), (2, 1.0)),
+        (8, 1.0, "auto", (16, 1), (8, 0.125)),
+        (1, 1.0, "auto", (16, 1), (1, 1.0)),
+        # Three on two GPUs: two of them share one, as no worker can have the rests of two.
+        ("auto", 1.0, "auto", (3, 2), (3, 0.5)),
+        (3, 1.0, "auto", (16, 2), (3, 0.5)),
+        (5, 1.0, "auto", (16, 2), (5, 0.3333)),
+        ("auto", 1.0, 0.4, (16, 2), (4, 0.4)),
+        ("auto", 1.0, 0.6, (16, 2), (2, 0.6)),
+        # Several GPUs each.
+        ("auto", 1.0, 2.0, (16, 8), (4, 2.0)),
+        ("auto", 1.0, 1.0, (16, 8), (8, 1.0)),
+    ],
+)
+def test_workers_that_fit(
+    count: int | str, cpus: float, gpus: float | str, have: tuple[float, float], fitting: tuple[int, float]
+) -> None:
+    assert fit(count, cpus, gpus, have) == fitting
+
+
+@pytest.mark.parametrize(
+    ("count", "cpus", "gpus", "have", "key", "words"),
+    [
+        ("auto", 4.0, "auto", (2, 0), "workers.cpus", "needs 4 CPUs, and there are 2"),
+        (1, 2.5, "auto", (2, 0), "workers.cpus", "needs 2.5 CPUs"),
+        ("auto", 1.0, 0.25, (2, 0), "workers.gpus", "needs 0.25 GPUs, and there are 0"),
+        (1, 1.0, 2.0, (2, 1), "workers.gpus", "needs 2 GPUs, and there are 1"),
+        (3, 1.0, "auto", (2, 0), "workers.count", "3 workers of 1 CPUs and 0 GPUs do not fit on 2 CPUs"),
+        (5, 1.0, 0.25, (16, 1), "workers.count", "5 workers of 1 CPUs and 0.25 GPUs do not fit on 16 CPUs and 1 GPUs"),
+        (3, 1.0, 0.6, (16, 2), "workers.count", "3 workers of 1 CPUs and 0.6 GPUs do not fit"),
+        (17, 1.0, "auto", (16, 1), "workers.count", "17 workers"),
+    ],
+)
+def test_workers_that_do_not_fit_are_refused_with_the_key_to_change(
+    count: int | str, cpus: float, gpus: float | str, have: tuple[float, float], key: str, words: str
+) -> None:
+    with pytest.raises(BadInputError, match=words) as refused:
+        fit(count, cpus, gpus, have)
+    assert refused.value.where == key
+
+
+@given(
+    count=st.one_of(st.just("auto"), st.integers(1, 40)),
+    cpus=st.sampled_from([0.1, 0.25, 0.3, 0.5, 1.0, 1.5, 2.0, 7.0]),
+    gpus=st.one_of(st.just("auto"), st.sampled_from([0.0, 0.1, 0.25, 0.3, 0.4, 0.5, 0.6, 1.0, 2.0])),
+    have=st.tuples(st.integers(1, 64), st.integers(0, 8)),
+)
+def test_every_worker_finds_its_place(
+    count: int | str, cpus: float, gpus: float | str, have: tuple[float, float]
+) -> None:
+    """Placed one by one, as Ray does: CPUs from all there are, a share from one GPU, several GPUs as whole ones."""
+    try:
+        workers, share = fit(count, cpus, gpus, have)
+    except BadInputError:
+        assert count != "auto" or cpus > have[0] or float(gpus) > have[1]
+        return
+    assert workers == count or count == "auto"
+    assert workers >= 1
+    assert workers * cpus <= have[0] + 1e-6
+    free = [1.0] * int(have[1])
+    for _ in range(workers if share else 0):
+        whole = max(1, int(share))
+        room = [gpu for gpu, rest in enumerate(free) if rest >= min(1.0, share) - 1e-9][:whole]
+        assert len(room) == whole, (workers, share)
+        for gpu in room:
+            free[gpu] -= min(1.0, share)
+
+
+# What a pool promises
+
+
+@dataclasses.dataclass
+class Rig:
+    pool: Pool
+    kill: Callable[[int], None]
+
+    def collect(self, count: int) -> list[Done]:
+        """Waits for so many answers."""
+        done: list[Done] = []
+        deadline = time.monotonic() + 60
+        while len(done) < count:
+            assert time.monotonic() < deadline, done
+            done += self.pool.collect(0.5)
+        assert len(done) == count
+        return done
+
+
+def pid(pool: Pool, worker: int) -> int:
+    call = pool._members[worker].actor.__ray_call__.options(concurrency_group="control")
+    number: int = ray.get(call.remote(lambda actor: os.getpid()))
+    return number
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return load(DataRequest(source="iris"))
+
+
+@pytest.fixture(scope="module")
+def real() -> Iterator[Pool]:
+    """Ray takes seconds to start: one for the whole file."""
+    mine = signal.getsignal(signal.SIGTERM)
+    pool = Pool.start(None)
+    assert signal.getsignal(signal.SIGTERM) is mine, "SIGTERM is ours to answer"
+    pool.open(WorkerShape(count=2, cpus=1.0, gpus=0.0))
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(params=["ray", "in process"])
+def rig(request: pytest.FixtureRequest, data: Dataset) -> Rig:
+    if request.param == "ray":
+        pool: Pool = request.getfixturevalue("real")
+        made = Rig(pool, lambda worker: os.kill(pid(pool, worker), signal.SIGKILL))
+    else:
+        fake = InProcessPool(workers=2)
+        made = Rig(fake, fake.kill)
+    made.pool.load(data)
+    return made
+
+
+SETTINGS = Settings(
+    family=Family.MLP,
+    neurons=(12,),
+    activation=Activation.TANH,
+    learning_rate=0.02,
+    optimizer=OptimizerKind.ADAM,
+    momentum=0.9,
+    weight_decay=0.0,
+    dropout=0.2,
+    batch_norm=False,
+    batch_size=16,
+    schedule=Schedule.COSINE,
+)
+
+
+def work(trial: int, until: int = 6, epochs: int = 6) -> TrialWork:
+    return TrialWork(
+        trial=trial, settings=SETTINGS, seed=100 + trial, metric=Metric.LOG_LOSS, epochs=epochs, until=until
+    )
+
+
+ENDLESS = 1_000_000
+
+
+def trainer(data: Dataset) -> Trainer:
+    return Trainer(
+        data.train, data.validation, data.preprocessing, data.task, data.input_shape, data.outputs, device="cpu"
+    )
+
+
+def alone(data: Dataset, trial: int) -> SegmentResult:
+    """The trial, trained by nobody's worker."""
+    return trainer(data).segment(work(trial), lambda: False, lambda epoch: None)
+
+
+def figures(*results: SegmentResult | None) -> list[EpochResult]:
+    epochs: list[EpochResult] = []
+    for result in results:
+        assert result is not None
+        epochs += [dataclasses.replace(epoch, seconds=0.0) for epoch in result.epochs]
+    return epochs
+
+
+def test_a_worker_answers_in_the_order_in_which_it_was_asked(rig: Rig, data: Dataset) -> None:
+    for trial in (3, 1, 2):
+        rig.pool.submit(0, work(trial))
+    rig.pool.submit(1, work(0))
+    assert (rig.pool.size, rig.pool.outstanding(0), rig.pool.outstanding(1)) == (2, 3, 1)
+
+    done = rig.collect(4)
+
+    assert [each.work.trial for each in done if each.worker == 0] == [3, 1, 2]
+    assert [each.work.trial for each in done if each.worker == 1] == [0]
+    assert all((each.death, each.waiting) == (None, False) for each in done)
+    assert (rig.pool.outstanding(0), rig.pool.outstanding(1)) == (0, 0)
+    for each in done:
+        expected = alone(data, each.work.trial)
+        assert each.result is not None
+        assert (each.result.trial, each.result.outcome) == (each.work.trial, Outcome.FINISHED)
+        assert figures(each.result) == figures(expected)
+        assert (each.result.validation, each.result.train) == (expected.validation, expected.train)
+
+
+def test_nothing_to_wait_for_is_answered_at_once(rig: Rig) -> None:
+    began = time.monotonic()
+    assert rig.pool.collect(30.0) == []
+    assert time.monotonic() - began < 5
+
+
+def test_a_paused_trial_goes_on_in_its_worker_and_one_that_was_forgotten_starts_anew(rig: Rig, data: Dataset) -> None:
+    rig.pool.submit(0, work(1, until=2))
+    rig.pool.submit(0, work(1, until=4))
+    first, second = (each.result for each in rig.collect(2))
+    assert first is not None
+    assert first.outcome is Outcome.PAUSED
+    assert figures(first, second) == figures(alone(data, 1))[:4]
+
+    rig.pool.forget(0, 1)
+    rig.pool.submit(0, work(1))
+    assert figures(rig.collect(1)[0].result) == figures(alone(data, 1))
+
+
+def test_halting_ends_what_runs_and_what_waits_until_other_data_come(rig: Rig, data: Dataset) -> None:
+    """Even where the halt overtakes the data that were sent before it, or the other data overtake the halt."""
+    rig.pool.submit(0, work(0, until=ENDLESS, epochs=ENDLESS))
+    rig.pool.submit(0, work(1))
+    rig.pool.halt()
+
+    done = rig.collect(2)
+    assert [each.result and each.result.outcome for each in done] == [Outcome.STOPPED, Outcome.STOPPED]
+
+    rig.pool.load(data)
+    rig.pool.submit(0, work(1))
+    result = rig.collect(1)[0].result
+    assert result is not None
+    assert result.outcome is Outcome.FINISHED
+
+
+def test_a_worker_that_dies_gives_all_back_and_is_replaced_without_the_other_noticing(rig: Rig, data: Dataset) -> None:
+    rig.pool.submit(0, work(0, until=ENDLESS, epochs=ENDLESS))
+    rig.pool.submit(0, work(1))
+    rig.pool.submit(1, work(2))
+    rig.kill(0)
+
+    done = rig.collect(3)
+
+    lost = [each for each in done if each.worker == 0]
+    assert [(each.work.trial, each.result, each.waiting) for each in lost] == [(0, None, False), (1, None, True)]
+    assert all(each.death and "\n" not in each.death for each in lost)
+    (other,) = (each for each in done if each.worker == 1)
+    assert figures(other.result) == figures(alone(data, 2))
+    assert (rig.pool.size, rig.pool.outstanding(0)) == (2, 0)
+    rig.pool.submit(0, work(1))
+    assert figures(rig.collect(1)[0].result) == figures(alone(data, 1))
+
+
+def test_work_that_breaks_a_worker_in_an_unforeseen_way_comes_back_with_the_reason(rig: Rig, data: Dataset) -> None:
+    rig.pool.submit(0, cast(Any, dataclasses.replace(work(0), until=cast(Any, "nonsense"))))
+    (done,) = rig.collect(1)
+    # The trainer itself takes what goes wrong within a trial.
+    assert done.result is not None
+    assert done.result.outcome is Outcome.FAILED
+
+    rig.pool.submit(0, cast(TrialWork, "nonsense"))
+    rig.pool.submit(0, work(1))
+    broken, waiting = rig.collect(2)
+    assert (broken.result, broken.waiting) == (None, False)
+    assert "has no attribute" in (broken.death or "")
+    assert (waiting.result, waiting.waiting, waiting.work.trial) == (None, True, 1)
+    rig.pool.submit(0, work(1))
+    assert figures(rig.collect(1)[0].result) == figures(alone(data, 1))
+
+
+def test_other_data_drop_the_study_before_with_all_that_is_under_way(rig: Rig, data: Dataset) -> None:
+    rig.pool.submit(0, work(1, until=2))
+    rig.collect(1)
+    rig.pool.submit(0, work(5))
+
+    wine = load(DataRequest(source="wine"))
+    rig.pool.load(wine)
+
+    assert rig.pool.outstanding(0) == 0
+    rig.pool.submit(0, work(1))
+    done = rig.collect(1)
+    assert figures(done[0].result) == figures(alone(wine, 1))
+
+
+def test_the_test_split_and_the_program_are_those_of_the_network_that_was_chosen(rig: Rig, data: Dataset) -> None:
+    weights = alone(data, 1).weights
+    assert weights is not None
+
+    tested = rig.pool.test(SETTINGS, weights, Metric.ERROR)
+
+    expected = trainer(data).test(SETTINGS, weights, Metric.ERROR, data.test)
+    np.testing.assert_array_equal(tested.truth, data.test.targets)
+    np.testing.assert_allclose(tested.outputs, expected.outputs, rtol=1e-5)
+    assert tested.value == np.mean(tested.outputs.argmax(1) != data.test.targets)
+    assert rig.pool.export(SETTINGS, weights)[:2] == b"PK"  # a .pt2 is a zip archive
+
+
+def test_weights_of_another_network_are_a_worker_failure_in_one_line(rig: Rig, data: Dataset) -> None:
+    weights = alone(data, 1).weights
+    assert weights is not None
+    wider = dataclasses.replace(SETTINGS, neurons=(13,))
+
+    for call in (lambda: rig.pool.test(wider, weights, Metric.ERROR), lambda: rig.pool.export(wider, weights)):
+        with pytest.raises(NeurosweepError, match="A worker failed") as failed:
+            call()
+        assert "\n" not in failed.value.message
+
+
+def test_every_worker_has_its_name_on_the_screen(rig: Rig) -> None:
+    assert [each.name for each in rig.pool.activity(lambda worker: f"w{worker}")] == ["w0", "w1"]
+
+
+# The real one alone
+
+
+def test_the_screen_sees_which_epoch_a_worker_is_at(real: Pool, data: Dataset) -> None:
+    real.load(data)
+    real.submit(1, work(7, until=ENDLESS, epochs=ENDLESS))
+    deadline, seen = time.monotonic() + 30, real.activity(str)
+    while seen[1].epoch < 2:
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.05)
+        seen = real.activity(str)
+    assert (seen[1].trial, seen[1].epochs, seen[0].trial) == (7, ENDLESS, None)
+    real.halt()
+
+
+def test_workers_of_the_same_shape_stay_and_others_come_and_go(real: Pool, data: Dataset) -> None:
+    first, second = pid(real, 0), pid(real, 1)
+    real.open(WorkerShape(count=2, cpus=1.0, gpus=0.0))
+    assert (pid(real, 0), pid(real, 1)) == (first, second)
+    real.open(WorkerShape(count=1, cpus=1.0, gpus=0.0))
+    assert (real.size, pid(real, 0)) == (1, first)
+    real.open(WorkerShape(count=2, cpus=0.5, gpus=0.0))
+    assert real.size == 2
+    assert first not in (pid(real, 0), pid(real, 1))
+    real.load(data)
+    for worker in (0, 1):
+        real.submit(worker, work(worker))
+    assert len(Rig(real, lambda worker: None).collect(2)) == 2
+    real.open(WorkerShape(count=2, cpus=1.0, gpus=0.0))
+
+
+def test_the_capacity_is_that_of_this_machine(real: Pool) -> None:
+    assert real.capacity.cpus == os.cpu_count()
+
+
+def test_a_cluster_that_does_not_listen_is_told_within_seconds() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        began = time.monotonic()
+        for name in (address, f"ray://{address}"):
+            with pytest.raises(UnreachableError, match=address) as failed:
+                Pool.start(name)
+            assert failed.value.where == "--ray"
+        assert time.monotonic() - began < 15
