@@ -85,7 +85,7 @@ def listed(words: list[str]) -> str:
 
 def test_the_printed_address_opens_on_the_studys_runs(page: Page, study_page: str, best: dict[str, Any]) -> None:
     page.goto(study_page)
-    expect(page.get_by_text("Training runs").first).to_be_visible()
+    expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
     expect(page.locator(f"a[href*='{best['mlflow']['run_id']}']").first).to_be_visible()
     expect(page.locator("strong", has_text="13")).to_be_visible()  # twelve trials and the study's own run
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from search.commands import ui
-from tests.search.commands.shelf import Call, environment
+from storage.records import Batch, Fact, FactKind, MlflowRun
+from tests.search.commands.shelf import Call, Shelf, environment
 
 
 def taken_port() -> socket.socket:
@@ -73,3 +74,25 @@ def test_a_store_that_cannot_be_opened_exits_3_with_the_log(call: Call, monkeypa
     ended = call("ui", "--tracking", "postgresql://me:hunter2@127.0.0.1:1/mlflow")
     assert (ended.status, ended.out) == (3, "")
     assert "mlflow-ui.log" in ended.err and "hunter2" not in ended.err
+
+
+def told_mlflow(shelf: Shelf) -> None:
+    """A publisher has made the study's run."""
+    shelf.store.record(shelf.running(), Batch(facts=(Fact(key="started", kind=FactKind.STUDY_STARTED),)))
+    claim = shelf.store.claim_outbox("publisher", 30)
+    assert claim is not None
+    shelf.store.set_run(claim, MlflowRun(experiment_id="7", run_id="abc"))
+
+
+def test_a_studys_own_page_is_named(shelf: Shelf, call: Call) -> None:
+    told_mlflow(shelf)
+    document = call("ui", "digits", "--tracking", "http://mlflow.example.org/", "--json").document
+    assert document["address"] == "http://mlflow.example.org/#/experiments/7/runs?workflowType=machine_learning"
+
+
+def test_a_study_that_mlflow_does_not_know_has_no_page(shelf: Shelf, call: Call) -> None:
+    shelf.finished()
+    ended = call("ui", "digits", "--tracking", "http://mlflow.example.org")
+    assert (ended.status, ended.out) == (2, "")
+    assert "MLflow has not been told of digits yet" in ended.err
+    assert call("ui", "digts", "--tracking", "http://mlflow.example.org").status == 4
