@@ -39,7 +39,7 @@ DEPTH = 2
 """Segments that a worker is given ahead; see the module's docstring."""
 
 DEATHS = 3
-"""A trial that was with this many workers when they died is failed."""
+"""A trial that this many workers died of is failed."""
 
 LOOK_SECONDS = 0.5
 """The longest wait for a result before the stop signals and the clock are looked at again."""
@@ -130,6 +130,11 @@ class Dispatcher:
         self._epochs: list[EpochRow] = []
         self._ended: list[EndedTrial] = []
         self._outgoing: list[tuple[int, TrialWork]] = []
+        best = checkpoint.best
+        ours = {(trial.number, trial.validation) for trial in known if trial.state is TrialState.COMPLETE}
+        if best is not None and (best.trial, best.validation) not in ours:
+            # The folder is that of a study with the same id in another database: its weights must not win here.
+            checkpoint.best = None
 
     def work(self) -> None:
         """Runs the loop to its end; whether the study was stopped or cancelled, the caller knows from its signals.
@@ -137,6 +142,14 @@ class Dispatcher:
         Raises:
             LeaseLostError: Another dispatcher owns the study now; nothing was written after it took over.
         """
+        try:
+            self._work()
+        except BaseException:
+            # The study that the workers get next must not wait for what nobody wants any more.
+            self._pool.halt()
+            raise
+
+    def _work(self) -> None:
         for _ in range(DEPTH):
             for worker in range(self._pool.size):
                 self._next_trial(worker)
@@ -171,14 +184,13 @@ class Dispatcher:
             self._pool.forget(done.worker, done.work.trial)
             self._end(done.work.trial, live, TrialState.PRUNED, done.result)
         elif outcome is Outcome.FINISHED:
-            self._keep_weights(done.work.trial, done.result)
-            self._end(done.work.trial, live, TrialState.COMPLETE, done.result)
+            self._finish(done.result, live)
         elif outcome is Outcome.FAILED:
             self._end(done.work.trial, live, TrialState.FAILED, done.result, done.result.reason)
         self._next_trial(done.worker)
 
     def _take_death(self, done: Done, live: _Live) -> None:
-        live.deaths += 1
+        live.deaths += not done.waiting
         if live.deaths < DEATHS:
             # The worker's state is gone with it: the new one starts from the seed, and known epochs are dropped.
             self._send(done.work.trial, live)
@@ -217,8 +229,16 @@ class Dispatcher:
             return True
         return self._spent() and self._counts[TrialState.COMPLETE] > 0
 
+    def _finish(self, result: SegmentResult, live: _Live) -> None:
+        """A trial that was trained to its end; without a finite metric it can't be compared, and is a failure."""
+        if result.validation is None or not math.isfinite(result.validation):
+            self._end(result.trial, live, TrialState.FAILED, result, f"its {self._metric} was not finite")
+            return
+        self._keep_weights(result.trial, result)
+        self._end(result.trial, live, TrialState.COMPLETE, result)
+
     def _keep_weights(self, trial: int, result: SegmentResult) -> None:
-        if result.weights is None or result.validation is None or not math.isfinite(result.validation):
+        if result.weights is None or result.validation is None:
             return
         best = self._checkpoint.best
         if best is None or (result.validation, trial) < (best.validation, best.trial):
@@ -331,8 +351,7 @@ class Dispatcher:
                     continue
                 self._book_epochs(done.result, live)
                 if done.result.outcome is Outcome.FINISHED:
-                    self._keep_weights(done.work.trial, done.result)
-                    self._end(done.work.trial, live, TrialState.COMPLETE, done.result)
+                    self._finish(done.result, live)
         if self._signals.cancel():
             for trial, live in list(self._live.items()):
                 self._end(trial, live, TrialState.FAILED, None, "the study was cancelled")
