@@ -1,0 +1,247 @@
+"""The end of a study: who wins, what is measured of the winner, and what is left in its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics
+
+from neurosweep.errors import NeurosweepError
+from search.checkpoint import BestNetwork, Checkpoint
+from search.dispatcher import Dispatcher, Signals
+from search.outcome import conclude
+from search.pruner import decision_epochs
+from search.spec import StudySpec, data_request
+from search.study import Proposals
+from storage.records import Claim, NewStudy, TrialRecord, TrialState
+from storage.store import Store
+from tests.search.in_process_pool import InProcessPool
+from trainer.data.dataset import Dataset
+from trainer.data.load import load
+from trainer.work import Metric
+
+
+class Ended:
+    """A study whose trials are done, before its end is drawn from them."""
+
+    def __init__(self, folder: Path, source: str, metric: str, pruner: str = "none", **keys: Any) -> None:
+        mapping: dict[str, Any] = {
+            "name": source,
+            "data": {"source": source},
+            "metric": metric,
+            "search": {"sampler": "random", "pruner": pruner},
+            "space": {"layers": 1, "neurons": {"low": 8, "high": 32}, "learning_rate": {"low": 0.003, "high": 0.03}},
+            "budget": {"trials": 6, "epochs": 9},
+            **keys,
+        }
+        trials = mapping["budget"]["trials"]
+        spec = StudySpec.from_mapping(mapping)
+        self.dataset: Dataset = load(data_request(spec))
+        self.spec = spec.resolved(self.dataset.task)
+        self.metric = Metric(metric)
+        self.folder = folder
+        self.store = Store.open(f"sqlite:///{folder}/n.db")
+        study = self.store.submit(NewStudy(name=source, spec=self.spec.to_mapping(), text="", trials=trials))
+        claim = self.store.claim("dispatcher", study_id=study.id)
+        assert claim is not None
+        self.claim: Claim = claim
+        self.pool = InProcessPool()
+        self.pool.load(self.dataset)
+        self.checkpoint = Checkpoint(folder / "best.safetensors")
+        self.proposals = Proposals(self.spec, self.dataset.input_shape, source, self.store.optuna_trials(study.id))
+        Dispatcher(
+            claim=claim,
+            spec=self.spec,
+            metric=self.metric,
+            store=self.store,
+            pool=self.pool,
+            proposals=self.proposals,
+            checkpoint=self.checkpoint,
+            decisions=decision_epochs(self.spec),
+            name_worker=str,
+            known=(),
+            on_progress=lambda progress: None,
+            signals=Signals(stop=lambda: False, cancel=lambda: False, renew=lambda: None),
+            started=time.monotonic(),
+        ).work()
+        self.trials: list[TrialRecord] = self.store.trials(study.id)
+
+    @property
+    def winner(self) -> TrialRecord:
+        complete = [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
+        return min(complete, key=lambda trial: (trial.validation, trial.number))
+
+    def conclude(self, **changes: Any) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "claim": self.claim,
+            "spec": self.spec,
+            "metric": self.metric,
+            "dataset": self.dataset,
+            "pool": self.pool,
+            "proposals": self.proposals,
+            "checkpoint": self.checkpoint,
+            "trials": self.trials,
+            "epochs": self.store.epochs(self.claim.study.id),
+            "folder": self.folder,
+            "started": time.monotonic() - 12.5,
+        }
+        result = conclude(**{**arguments, **changes})
+        assert json.loads(json.dumps(result, allow_nan=False)) == result, "it is kept as JSON"
+        return result
+
+    def program(self) -> Any:
+        return torch.export.load(io.BytesIO((self.folder / "champion" / "network.pt2").read_bytes())).module()
+
+
+@pytest.fixture
+def iris(tmp_path: Path) -> Iterator[Ended]:
+    ended = Ended(tmp_path, "iris", "error")
+    yield ended
+    ended.store.close()
+
+
+def test_the_result_has_the_winner_its_errors_on_three_splits_and_the_counts(iris: Ended) -> None:
+    result, winner, data = iris.conclude(), iris.winner, iris.dataset
+    best = result["best"]
+
+    assert (result["study"], result["state"], result["metric"]) == ("iris", "finished", "error")
+    assert result["trials"] == {"total": 6, "complete": 6, "pruned": 0, "failed": 0}
+    assert (best["trial"], best["params"], best["weights"]) == (winner.number, winner.params, winner.weights)
+    assert (best["train"], best["validation"], best["epochs"]) == (winner.train, winner.validation, winner.best_epoch)
+    assert best["model"] == "models:/iris@champion"
+    assert result["splits"] == {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
+    assert 12.5 <= result["seconds"] < 60
+    assert any("rows that no trial has seen" in sentence for sentence in result["worth"])
+    assert iris.pool.tests == 1
+
+
+def test_the_champions_program_gives_the_errors_that_the_result_tells(iris: Ended) -> None:
+    """The exported network itself, asked about each split; scikit-learn counts."""
+    best, program = iris.conclude()["best"], iris.program()
+
+    for name in ("train", "validation", "test"):
+        split = getattr(iris.dataset, name)
+        answers = program(torch.from_numpy(split.inputs)).argmax(1).numpy()
+        assert best[name] == pytest.approx(1 - metrics.accuracy_score(split.targets, answers)), name
+    low, high = best["test_interval"]
+    assert low <= best["test"] <= high
+
+
+def test_a_regressions_champion_gives_the_errors_in_the_targets_units(tmp_path: Path) -> None:
+    ended = Ended(tmp_path, "diabetes", "mae")
+    result, data = ended.conclude(), ended.dataset
+    scale, shift = data.preprocessing.target_std, data.preprocessing.target_mean
+    raw = data.test.targets.astype(float) * scale + shift
+
+    answers = ended.program()(torch.from_numpy(data.test.inputs)).detach().numpy()[:, 0] * scale + shift
+    assert result["best"]["test"] == pytest.approx(metrics.mean_absolute_error(raw, answers), rel=1e-4)
+    low, high = result["best"]["test_interval"]
+    assert low < result["best"]["test"] < high
+    assert (ended.folder / "plots" / "predicted_against_true.png").exists()
+
+
+def test_of_equal_trials_the_earliest_wins_and_only_complete_ones_can(iris: Ended) -> None:
+    values = {0: 0.3, 1: 0.1, 2: 0.1, 3: 0.0, 4: 0.05, 5: 0.2}
+    iris.trials = [dataclasses.replace(trial, validation=values[trial.number]) for trial in iris.trials]
+    iris.trials[3] = dataclasses.replace(iris.trials[3], state=TrialState.PRUNED)
+    iris.trials[4] = dataclasses.replace(iris.trials[4], state=TrialState.FAILED)
+    iris.trials[5] = dataclasses.replace(iris.trials[5], validation=None)
+    iris.trials.reverse()
+
+    result = iris.conclude()
+
+    assert result["best"]["trial"] == 1
+    assert [leader["trial"] for leader in result["leader"]] == [1, 2, 0]
+    assert result["trials"] == {"total": 6, "complete": 4, "pruned": 1, "failed": 1}
+
+
+def test_at_most_five_lead(iris: Ended) -> None:
+    assert len(iris.conclude()["leader"]) == 5
+
+
+def test_a_resumed_study_with_the_same_winner_leaves_the_test_split_shut(iris: Ended) -> None:
+    earlier = {"best": {"trial": iris.winner.number, "test": 0.125, "test_interval": [0.1, 0.2]}}
+    claim = dataclasses.replace(iris.claim, study=dataclasses.replace(iris.claim.study, result=earlier))
+
+    best = iris.conclude(claim=claim)["best"]
+
+    assert (best["test"], best["test_interval"]) == (0.125, [0.1, 0.2])
+    assert iris.pool.tests == 0
+    assert (iris.folder / "champion" / "network.pt2").exists()
+
+
+def test_a_resumed_study_with_another_winner_opens_it_for_that_one(iris: Ended) -> None:
+    earlier = {"best": {"trial": iris.winner.number + 1, "test": 0.875, "test_interval": [0.8, 0.9]}}
+    claim = dataclasses.replace(iris.claim, study=dataclasses.replace(iris.claim.study, result=earlier))
+
+    assert iris.conclude(claim=claim)["best"]["test"] < 0.8
+    assert iris.pool.tests == 1
+
+
+@pytest.mark.parametrize("kept", ["nothing", "another trial's", "damaged"])
+def test_lost_weights_are_trained_again_to_the_same_network(iris: Ended, kept: str) -> None:
+    before = iris.conclude()["best"]
+    weights = iris.program().state_dict()
+    path = iris.folder / "best.safetensors"
+    if kept == "nothing":
+        path.unlink()
+    elif kept == "damaged":
+        path.write_bytes(path.read_bytes()[:-7])
+    else:
+        other = BestNetwork(trial=iris.winner.number + 1, validation=0.0, weights={"x": np.zeros(2, np.float32)})
+        iris.checkpoint.keep(other)
+    checkpoint = Checkpoint(path)
+
+    after = iris.conclude(checkpoint=checkpoint)["best"]
+
+    assert after == before
+    for name, array in iris.program().state_dict().items():
+        np.testing.assert_array_equal(array, weights[name])
+    assert checkpoint.best is not None
+    assert (checkpoint.best.trial, checkpoint.best.validation) == (iris.winner.number, iris.winner.validation)
+
+
+def test_a_winner_that_can_not_be_trained_again_is_an_error_that_says_why(iris: Ended) -> None:
+    (iris.folder / "best.safetensors").unlink()
+    iris.pool.deadly = lambda work: True
+
+    with pytest.raises(NeurosweepError, match=f"trial {iris.winner.number}, could not be trained again: the worker"):
+        iris.conclude(checkpoint=Checkpoint(iris.folder / "best.safetensors"))
+    assert iris.pool.tests == 0
+
+
+def test_the_champions_folder_has_all_that_it_takes_to_answer_for_raw_rows(iris: Ended) -> None:
+    iris.conclude()
+    champion = iris.folder / "champion"
+
+    assert {file.name for file in champion.iterdir()} == {"network.pt2", "preprocessing.json", "example.json"}
+    preprocessing = json.loads((champion / "preprocessing.json").read_text(encoding="utf-8"))
+    example = json.loads((champion / "example.json").read_text(encoding="utf-8"))
+    assert [column["name"] for column in preprocessing["columns"]] == list(example[0])
+    # The rules of `Preprocessing`, by hand: the first raw row becomes the first row of the train split.
+    encoded = [(example[0][column["name"]] - column["mean"]) / column["std"] for column in preprocessing["columns"]]
+    np.testing.assert_allclose(encoded, iris.dataset.train.inputs[0], rtol=1e-5)
+    assert preprocessing["classes"] == list(iris.dataset.preprocessing.classes)
+
+
+def test_images_have_raw_images_as_their_example(tmp_path: Path) -> None:
+    ended = Ended(tmp_path, "digits", "error", budget={"trials": 1, "epochs": 1})
+    ended.conclude()
+
+    example = np.load(tmp_path / "champion" / "example.npy", allow_pickle=False)
+    np.testing.assert_array_equal(example, ended.dataset.example)
+
+
+def test_the_plots_are_beside_the_champion(iris: Ended) -> None:
+    iris.conclude()
+    names = {file.name for file in (iris.folder / "plots").iterdir()}
+    assert {"history.png", "learning_curves.png", "parallel_coordinates.html", "confusion_matrix.png"} <= names
