@@ -22,6 +22,7 @@ mpl.use("Agg")
 
 SHOWN_CURVES = 10
 MOST_CLASSES = 40
+MOST_TICKS = 12
 LEAST_FOR_IMPORTANCE = 8
 """Complete trials under which importances would be noise."""
 
@@ -154,7 +155,9 @@ def _dimension(name: str, values: list[Any]) -> dict[str, Any] | None:
         low, high = min(scaled), max(scaled)
         absent = low - 0.1 * (high - low)
         positions = [absent if value is None else (math.log10(value) if logarithmic else value) for value in values]
-        dimension = {"label": f"log10 {name}" if logarithmic else name, "values": positions}
+        dimension: dict[str, Any] = {"label": f"log10 {name}" if logarithmic else name, "values": positions}
+        if not logarithmic and len(distinct) <= MOST_TICKS and all(isinstance(value, int) for value in distinct):
+            dimension["tickvals"] = distinct  # no half layers
     else:
         order = {value: index for index, value in enumerate(distinct)}
         positions = [-1 if value is None else order[value] for value in values]
