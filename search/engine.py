@@ -20,6 +20,7 @@ from neurosweep.errors import BadInputError, LeaseLostError, NeurosweepError
 from search.checkpoint import Checkpoint
 from search.dispatcher import Dispatcher, Signals
 from search.lease import Lease
+from search.placement import fit_workers
 from search.places import Places
 from search.progress import Progress
 from search.pruner import decision_epochs
@@ -112,13 +113,13 @@ class Session:
 
         Ray's processes end with the thread that started them, not only with the process: this must be the main thread.
         """
-        from search.pool import Pool, WorkerShape
+        from search.pool import Pool
 
         if self._pool is None:
             self._pool = Pool.start(self._places.ray)
             if self._places.ray is None:
                 # The default workers import torch while the data are still being read.
-                self._pool.open(WorkerShape(count=max(1, int(self._pool.capacity.cpus)), cpus=1.0, gpus=0.0))
+                self._pool.open(fit_workers("auto", 1.0, "auto", self._pool.nodes))
         return self._pool
 
     def work(self, store: Store, claim: Claim) -> None:
@@ -230,10 +231,8 @@ class Session:
         self._on_progress(dispatcher.progress("done"))
 
     def _ready_pool(self, spec: StudySpec) -> Pool:
-        from search.pool import fit_workers
-
         pool, workers = self.pool(), spec.workers
-        pool.open(fit_workers(workers.count, workers.cpus, workers.gpus, pool.capacity))
+        pool.open(fit_workers(workers.count, workers.cpus, workers.gpus, pool.nodes))
         return pool
 
     def _ended_facts(self, store: Store, claim: Claim) -> tuple[Fact, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import signal
 import socket
@@ -26,7 +25,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 import ray.exceptions
 
-from neurosweep.errors import BadInputError, NeurosweepError, UnreachableError
+from neurosweep.errors import NeurosweepError, UnreachableError
+from search.placement import Node, WorkerShape
 from search.progress import WorkerActivity
 from trainer.data.dataset import Dataset, Preprocessing, Split, Task
 from trainer.settings import Settings
@@ -37,28 +37,6 @@ OBJECT_STORE_BYTES = 512 * 1024**2
 
 
 CONNECT_SECONDS = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerShape:
-    """How many workers, and what each one holds.
-
-    Attributes:
-        cpus: CPU threads of each worker; under 1, several share one.
-        gpus: Share of a GPU of each worker.
-    """
-
-    count: int
-    cpus: float
-    gpus: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Capacity:
-    """What the machine or the cluster has."""
-
-    cpus: float
-    gpus: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,55 +52,6 @@ class Done:
     result: SegmentResult | None = None
     death: str | None = None
     waiting: bool = False
-
-
-def fit_workers(count: int | str, cpus: float, gpus: float | str, capacity: Capacity) -> WorkerShape:
-    """The workers that a study gets here.
-
-    ``auto`` workers are as many as the CPUs allow; where there are GPUs, at most four share one, and each gets an even
-    share of its own. A share is of one GPU: Ray gives no worker the rests of two.
-
-    Raises:
-        BadInputError: One worker, or as many as were asked for, does not fit.
-    """
-    if cpus > capacity.cpus:
-        raise BadInputError(
-            f"A worker needs {cpus:g} CPUs, and there are {capacity.cpus:g} here: lower workers.cpus.", "workers.cpus"
-        )
-    by_cpu = int(capacity.cpus / cpus + 1e-9)
-    if gpus == "auto":
-        wanted = min(by_cpu, int(4 * capacity.gpus) or by_cpu) if count == "auto" else int(count)
-        share = _even_share(wanted, capacity.gpus)
-    else:
-        share = float(gpus)
-        if share > capacity.gpus:
-            raise BadInputError(
-                f"A worker needs {share:g} GPUs, and there are {capacity.gpus:g} here: lower workers.gpus.",
-                "workers.gpus",
-            )
-        wanted = int(min(by_cpu, _by_gpu(share, capacity.gpus))) if count == "auto" else int(count)
-    if wanted > min(by_cpu, _by_gpu(share, capacity.gpus)):
-        raise BadInputError(
-            f"{wanted} workers of {cpus:g} CPUs and {share:g} GPUs do not fit on {capacity.cpus:g} CPUs and "
-            f"{capacity.gpus:g} GPUs: lower workers.count, or say auto.",
-            "workers.count",
-        )
-    return WorkerShape(count=wanted, cpus=cpus, gpus=share)
-
-
-def _even_share(workers: int, gpus: float) -> float:
-    """What each worker gets of a GPU, at most a whole one, in the ten-thousandths that Ray counts in."""
-    if gpus == 0:
-        return 0.0
-    on_one = max(1, math.ceil(workers / gpus))
-    return math.floor(10_000 / on_one) / 10_000
-
-
-def _by_gpu(share: float, gpus: float) -> float:
-    """How many workers of this share fit."""
-    if share == 0:
-        return math.inf
-    return int(gpus / share + 1e-9) if share >= 1 else int(gpus) * int(1 / share + 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +79,6 @@ class _Worker:
     """The actor. Lives in a process of its own, so nothing of it is shared with the dispatcher."""
 
     def __init__(self, threads: int) -> None:
-        # A Control-C in the terminal reaches this process too; only the dispatcher decides what it means.
         import trainer.worker
 
         self._trainer_class = trainer.worker.Trainer
@@ -277,10 +205,10 @@ class Pool:
         return cls()
 
     @property
-    def capacity(self) -> Capacity:
-        """What Ray has at this moment: nodes come and go."""
-        resources = ray.cluster_resources()
-        return Capacity(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
+    def nodes(self) -> list[Node]:
+        """The machines that Ray has at this moment: they come and go."""
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return [Node(cpus=has.get("CPU", 0.0), gpus=has.get("GPU", 0.0)) for has in alive]
 
     def open(self, shape: WorkerShape) -> None:
         """Brings the workers up without waiting for them; those of the same shape are kept as they are."""
