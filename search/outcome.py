@@ -15,6 +15,7 @@ import numpy as np
 from neurosweep.errors import NeurosweepError
 from search import worth
 from search.checkpoint import BestNetwork, Checkpoint
+from search.leaders import SHOWN, leaders, trial_figures
 from search.plots import draw
 from search.pool import Pool
 from search.spec import StudySpec
@@ -23,8 +24,6 @@ from storage.records import Claim, EpochRow, TrialRecord, TrialState
 from trainer.data.dataset import Dataset
 from trainer.settings import Settings
 from trainer.work import Metric, Outcome, TrialWork
-
-LEADERS = 5
 
 
 def conclude(
@@ -54,7 +53,7 @@ def conclude(
     Raises:
         NeurosweepError: The winner could not be trained again or saved.
     """
-    winner = _leaders(trials)[0]
+    winner = leaders(trials)[0]
     settings = Settings.from_json(winner.settings)
     weights = _winning_weights(winner, settings, spec, metric, pool, checkpoint)
     earlier = (claim.study.result or {}).get("best") or {}
@@ -76,12 +75,6 @@ def conclude(
         test=test,
     )
     return _result(claim, spec, metric, dataset, trials, winner, figures, time.monotonic() - started)
-
-
-def _leaders(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Complete trials, best first; of equal ones the earlier first, as Optuna does."""
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.validation is not None]
-    return sorted(complete, key=lambda trial: (trial.validation, trial.number))
 
 
 def _winning_weights(
@@ -151,12 +144,8 @@ def _result(
             "failed": counts[TrialState.FAILED],
         },
         "best": {
-            "trial": winner.number,
-            "params": winner.params,
-            "train": train,
-            "validation": validation,
+            **trial_figures(winner),
             **figures,
-            "epochs": winner.best_epoch,
             "weights": winner.weights,
             "model": f"models:/{claim.study.name}@champion",
         },
@@ -177,14 +166,5 @@ def _result(
             chance=chance,
             human=spec.human,
         ),
-        "leader": [
-            {
-                "trial": trial.number,
-                "params": trial.params,
-                "train": trial.train,
-                "validation": trial.validation,
-                "epochs": trial.epochs,
-            }
-            for trial in _leaders(trials)[:LEADERS]
-        ],
+        "leader": [trial_figures(trial) for trial in leaders(trials)[:SHOWN]],
     }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from neurosweep.errors import NeurosweepError, StudyFailedError
+from search.leaders import SHOWN, leaders, trial_figures
 from search.progress import Progress, WorkerActivity
 from storage.records import MlflowRun, StudyRecord, StudyState, StudySummary, TrialRecord, TrialState
 from storage.secrecy import public_address
@@ -15,8 +16,10 @@ Document = dict[str, Any]
 
 GOING_ON = (StudyState.QUEUED, StudyState.RUNNING)
 
-_BEST_KEYS = ("trial", "params", "train", "validation", "test", "test_interval", "epochs", "weights", "model")
-_LEADERS = 5
+_BEST_KEYS = (
+    *("trial", "params", "train", "validation", "test", "test_interval"),
+    *("epochs", "best_epoch", "weights", "model"),
+)
 _PACE = 20
 """How many of the last trials tell how long the next ones will take."""
 
@@ -36,7 +39,7 @@ def study_document(
         tracking: MLflow's address; its password is left out.
     """
     study, result = summary.study, summary.study.result or {}
-    leaders = _leaders(trials or ())
+    leading = leaders(trials or ())
     mlflow = result.get("mlflow") or (
         {"tracking_uri": tracking, "experiment_id": run.experiment_id, "run_id": run.run_id} if run else None
     )
@@ -47,13 +50,13 @@ def study_document(
         "state": study.state.value,
         "metric": result.get("metric") or study.spec.get("metric"),
         "trials": _counts(summary),
-        "best": result.get("best") or _best(leaders, summary.best),
+        "best": result.get("best") or _best(leading, summary.best),
         "splits": result.get("splits"),
         "seconds": result.get("seconds") or _seconds(study),
         "mlflow": mlflow,
         "worth": result.get("worth") or [],
         "chance": result.get("chance"),
-        "leader": result.get("leader") or [_leader(trial) for trial in leaders],
+        "leader": result.get("leader") or [trial_figures(trial) for trial in leading[:SHOWN]],
         "created_at": _moment(study.created_at),
         "started_at": _moment(study.started_at),
         "ended_at": _moment(study.ended_at),
@@ -64,12 +67,8 @@ def study_document(
 def trial_document(trial: TrialRecord) -> Document:
     """One entry of ``trial_list``."""
     return {
-        "trial": trial.number,
+        **trial_figures(trial),
         "state": trial.state.value,
-        "params": trial.params,
-        "train": trial.train,
-        "validation": trial.validation,
-        "epochs": trial.epochs,
         "seconds": trial.seconds,
         "error": trial.error,
         "worker": trial.worker,
@@ -84,7 +83,7 @@ def stored_progress(summary: StudySummary, trials: Sequence[TrialRecord], now: d
     """How far a study is, told from the database alone: what `watch` shows."""
     study = summary.study
     counts = summary.counts
-    best = next(iter(_leaders(trials)), None)
+    best = next(iter(leaders(trials)), None)
     epochs = study.spec.get("budget", {}).get("epochs", 0)
     return Progress(
         label=study.label,
@@ -117,25 +116,10 @@ def _counts(summary: StudySummary) -> dict[str, int]:
     return {"total": summary.study.trials, **{state.value: summary.counts.get(state, 0) for state in TrialState}}
 
 
-def _leaders(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    done = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.validation is not None]
-    return sorted(done, key=lambda trial: (trial.validation or 0.0, trial.number))[:_LEADERS]
-
-
-def _leader(trial: TrialRecord) -> Document:
-    return {
-        "trial": trial.number,
-        "params": trial.params,
-        "train": trial.train,
-        "validation": trial.validation,
-        "epochs": trial.epochs,
-    }
-
-
-def _best(leaders: Sequence[TrialRecord], best: float | None) -> Document | None:
+def _best(leading: Sequence[TrialRecord], best: float | None) -> Document | None:
     """The best trial so far: not tested yet, and no model saved."""
-    if leaders:
-        known = {**_leader(leaders[0]), "weights": leaders[0].weights}
+    if leading:
+        known = {**trial_figures(leading[0]), "weights": leading[0].weights}
     elif best is not None:
         known = {"validation": best}
     else:

@@ -107,7 +107,7 @@ def _show_leaders(document: Document) -> None:
 def _show_best(document: Document, best: dict[str, Any]) -> None:
     if best["trial"] is not None:
         size = f", {best['weights']:,} weights" if best["weights"] is not None else ""
-        say(f"The best: trial {best['trial']}{size}, {best['epochs']} epochs")
+        say(f"The best: trial {best['trial']}{size}, as it was after epoch {best['best_epoch']} of {best['epochs']}")
     _show_settings(best["params"] or {})
     say()
     low_high = best["test_interval"]

@@ -116,7 +116,8 @@ def test_the_result_has_the_winner_its_errors_on_three_splits_and_the_counts(iri
     assert (result["study"], result["state"], result["metric"]) == ("iris", "finished", "error")
     assert result["trials"] == {"total": 6, "complete": 6, "pruned": 0, "failed": 0}
     assert (best["trial"], best["params"], best["weights"]) == (winner.number, winner.params, winner.weights)
-    assert (best["train"], best["validation"], best["epochs"]) == (winner.train, winner.validation, winner.best_epoch)
+    assert (best["train"], best["validation"]) == (winner.train, winner.validation)
+    assert (best["epochs"], best["best_epoch"]) == (winner.epochs, winner.best_epoch)
     assert best["model"] == "models:/iris@champion"
     assert result["splits"] == {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
     assert 12.5 <= result["seconds"] < 60

@@ -111,6 +111,7 @@ def result(study: StudyRecord, tracking: str) -> dict[str, Any]:
             "test": 0.017,
             "test_interval": [0.008, 0.031],
             "epochs": 30,
+            "best_epoch": 28,
             "weights": 21834,
             "model": f"models:/{study.name}@champion",
         },
@@ -120,7 +121,14 @@ def result(study: StudyRecord, tracking: str) -> dict[str, Any]:
         "chance": 0.9,
         "worth": ["The winner beats chance (0.9 error) by far."],
         "leader": [
-            {"trial": number, "params": PARAMS, "train": 0.001, "validation": VALIDATION[number], "epochs": 30}
+            {
+                "trial": number,
+                "params": PARAMS,
+                "train": 0.001,
+                "validation": VALIDATION[number],
+                "epochs": 30,
+                "best_epoch": 28,
+            }
             for number in (1, 2)
         ],
     }

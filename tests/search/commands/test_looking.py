@@ -37,6 +37,7 @@ BEST_KEYS = {
     "test",
     "test_interval",
     "epochs",
+    "best_epoch",
     "weights",
     "model",
 }
@@ -79,6 +80,7 @@ def test_status_has_every_trial_in_the_contracts_words(shelf: Shelf, call: Call)
         "train": 0.001,
         "validation": 0.012,
         "epochs": 30,
+        "best_epoch": 28,
         "seconds": 2.5,
         "error": None,
     }
@@ -133,7 +135,7 @@ def test_best_shows_what_a_reader_needs_in_80_columns(shelf: Shelf, call: Call) 
     assert max(map(len, out.splitlines())) <= 80
     for part in (
         "digits finished: 3 of 4 trials in 41 s (2 complete, 1 pruned, 0 failed)",
-        "The best: trial 1, 21,834 weights, 30 epochs",
+        "The best: trial 1, 21,834 weights, as it was after epoch 28 of 30",
         "learning_rate 0.0021",
         "error on test 0.0170 95 % interval 0.0080 to 0.0310",
         "The winner beats chance (0.9 error) by far.",
