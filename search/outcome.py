@@ -74,7 +74,13 @@ def conclude(
         dataset=dataset,
         test=test,
     )
-    return _result(claim, spec, metric, dataset, trials, winner, figures, time.monotonic() - started)
+    result = _result(claim, spec, metric, dataset, trials, winner, figures, time.monotonic() - started)
+    if earlier.get("trial") not in (None, winner.number):
+        result["worth"].append(
+            f"The test split had been opened before, for trial {earlier['trial']}, and more trials were asked for with "
+            "that result in sight: this one may be a little too good."
+        )
+    return result
 
 
 def _winning_weights(

@@ -180,12 +180,15 @@ def test_a_resumed_study_with_the_same_winner_leaves_the_test_split_shut(iris: E
     assert (iris.folder / "champion" / "network.pt2").exists()
 
 
-def test_a_resumed_study_with_another_winner_opens_it_for_that_one(iris: Ended) -> None:
+def test_a_resumed_study_with_another_winner_opens_it_for_that_one_and_says_so(iris: Ended) -> None:
     earlier = {"best": {"trial": iris.winner.number + 1, "test": 0.875, "test_interval": [0.8, 0.9]}}
     claim = dataclasses.replace(iris.claim, study=dataclasses.replace(iris.claim.study, result=earlier))
 
-    assert iris.conclude(claim=claim)["best"]["test"] < 0.8
+    result = iris.conclude(claim=claim)
+
+    assert result["best"]["test"] < 0.8
     assert iris.pool.tests == 1
+    assert f"opened before, for trial {iris.winner.number + 1}" in result["worth"][-1]
 
 
 @pytest.mark.parametrize("kept", ["nothing", "another trial's", "damaged"])
