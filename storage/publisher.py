@@ -304,27 +304,40 @@ def signature_of(preprocessing: dict[str, Any], example: Any) -> ModelSignature:
     return ModelSignature(inputs=inputs, outputs=Schema(outputs))
 
 
-def predict(model_uri: str, tracking: str, rows: Any) -> list[dict[str, Any]]:
-    """Answers of a registered model for raw rows: a list of mappings for a table, an array for images.
+class PublishedModel:
+    """A model that MLflow keeps, fetched and ready to answer.
+
+    Attributes:
+        preprocessing: What raw rows become before the network sees them, as it was saved with the model.
 
     Raises:
         UnreachableError: MLflow does not answer.
-        BadInputError: The rows don't fit the model.
         NeurosweepError: There is no such model.
     """
-    try:
-        connect(tracking)
-        model = mlflow.pyfunc.load_model(model_uri)
-    except Exception as error:
-        reason = reason_of(error, tracking)
-        if reason.startswith(UNANSWERED):
-            raise UnreachableError(reason) from error
-        raise NeurosweepError(f"{model_uri} can't be loaded from {public_address(tracking)}: {reason}") from error
-    try:
-        answers = model.predict(rows if isinstance(rows, np.ndarray) else pd.DataFrame(rows))
-    except Exception as error:
-        raise BadInputError(f"these rows don't fit {model_uri}: {reason_of(error, tracking)}") from error
-    return list(answers.to_dict("records"))
+
+    def __init__(self, model_uri: str, tracking: str) -> None:
+        self._uri, self._tracking = model_uri, tracking
+        try:
+            connect(tracking)
+            self._model = mlflow.pyfunc.load_model(model_uri)
+        except Exception as error:
+            reason = reason_of(error, tracking)
+            if reason.startswith(UNANSWERED):
+                raise UnreachableError(reason) from error
+            raise NeurosweepError(f"{model_uri} can't be loaded from {public_address(tracking)}: {reason}") from error
+        self.preprocessing: dict[str, Any] = self._model.unwrap_python_model().preprocessing
+
+    def answers(self, rows: Any) -> list[dict[str, Any]]:
+        """For raw rows: a list of mappings for a table, an array for images.
+
+        Raises:
+            BadInputError: The rows don't fit the model.
+        """
+        try:
+            answers = self._model.predict(rows if isinstance(rows, np.ndarray) else pd.DataFrame(rows))
+        except Exception as error:
+            raise BadInputError(f"these rows don't fit {self._uri}: {reason_of(error, self._tracking)}") from error
+        return list(answers.to_dict("records"))
 
 
 class Publisher:

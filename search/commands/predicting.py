@@ -19,7 +19,6 @@ from search.commands.words import plain
 if TYPE_CHECKING:
     from storage.records import StudyRecord
     from storage.store import Store
-    from trainer.data.dataset import Preprocessing
 
 
 @click.command(cls=Command)
@@ -38,13 +37,19 @@ def predict(study: str, file: Path, as_json: bool) -> None:
     """
     where = places()
     store = open_store(where)
-    record = store.find(study)
-    model = _model_address(store, record)
-    rows = _read(file, where.home / "studies" / str(record.id) / "champion" / "preprocessing.json")
+    address = _model_address(store, store.find(study))
 
-    from storage.publisher import predict as answer
+    from pydantic import TypeAdapter
 
-    answers = answer(model, where.tracking, rows)
+    from storage.publisher import PublishedModel
+    from trainer.data.dataset import Preprocessing
+    from trainer.data.load import read_rows
+
+    if not file.exists():
+        raise BadInputError("there is no such file", str(file))  # said before the model is fetched
+    model = PublishedModel(address, where.tracking)
+    rows = read_rows(file, TypeAdapter(Preprocessing).validate_python(model.preprocessing))
+    answers = model.answers(rows)
     if as_json:
         print_json(answers)
     else:
@@ -60,26 +65,6 @@ def _model_address(store: Store, study: StudyRecord) -> str:
     if run is None:
         raise BadInputError("The model is not in MLflow yet: it waits until MLflow answers.", study.label)
     return f"runs:/{run.run_id}/champion"
-
-
-def _read(file: Path, preprocessing: Path) -> Any:
-    from trainer.data.load import read_rows
-
-    return read_rows(file, _preprocessing(preprocessing))
-
-
-def _preprocessing(file: Path) -> Preprocessing:
-    from pydantic import TypeAdapter
-
-    from trainer.data.dataset import Preprocessing
-
-    try:
-        return TypeAdapter(Preprocessing).validate_json(file.read_bytes())
-    except FileNotFoundError as error:
-        raise BadInputError(
-            "The model's files are not under this home folder: predict where the study ran, or name its --home.",
-            str(file),
-        ) from error
 
 
 def _print_csv(answers: list[dict[str, Any]]) -> None:

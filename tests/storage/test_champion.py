@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from neurosweep.errors import BadInputError, NeurosweepError, UnreachableError
-from storage.publisher import Publisher, predict, save_champion
+from storage.publisher import PublishedModel, Publisher, save_champion
 from storage.store import Store
 from tests import small_study
 from tests.mlflow_server import free_port
@@ -157,7 +157,7 @@ def test_the_command_line_predicts_from_the_registry_and_from_the_run(
 
     version = MlflowClient(file_tracking).get_model_version_by_alias("raw", "champion")
     for model in ("models:/raw@champion", f"runs:/{version.run_id}/champion"):
-        for told, known in zip(predict(model, file_tracking, ROWS), answers["table"], strict=True):
+        for told, known in zip(PublishedModel(model, file_tracking).answers(ROWS), answers["table"], strict=True):
             assert told["prediction"] == known["prediction"]
             assert told["probability_yes"] == pytest.approx(known["probability_yes"], abs=1e-9)
 
@@ -170,16 +170,16 @@ def test_rows_that_do_not_fit_are_bad_input(
     answers: dict[str, list[dict[str, Any]]], file_tracking: str, rows: list[dict[str, Any]], told: str
 ) -> None:
     with pytest.raises(BadInputError, match=told):
-        predict("models:/raw@champion", file_tracking, rows)
+        PublishedModel("models:/raw@champion", file_tracking).answers(rows)
 
 
 def test_a_model_that_is_not_there_and_a_server_that_is_not_there_are_told_apart(file_tracking: str) -> None:
     with pytest.raises(NeurosweepError, match="models:/nobody@champion can't be loaded") as missing:
-        predict("models:/nobody@champion", file_tracking, ROWS)
+        PublishedModel("models:/nobody@champion", file_tracking).answers(ROWS)
     assert missing.value.exit_status == 1
     address = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(UnreachableError, match=f"does not answer at {address}"):
-        predict("models:/raw@champion", address, ROWS)
+        PublishedModel("models:/raw@champion", address).answers(ROWS)
 
 
 def test_the_models_card_says_what_goes_in_and_what_comes_out(networks: dict[str, Any], tmp_path: Path) -> None:
@@ -220,5 +220,5 @@ def test_a_network_file_that_was_tampered_with_runs_no_code(networks: dict[str, 
     canary.rmdir()
     save_champion(folder, tmp_path / "saved")
     with pytest.raises(NeurosweepError):
-        predict(str(tmp_path / "saved"), f"sqlite:///{tmp_path / 'mlflow.db'}", ROWS)
+        PublishedModel(str(tmp_path / "saved"), f"sqlite:///{tmp_path / 'mlflow.db'}").answers(ROWS)
     assert not canary.exists()

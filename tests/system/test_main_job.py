@@ -154,7 +154,7 @@ def test_the_parent_run_holds_the_result_and_the_plots(
     assert client.get_model_version_by_alias("digits", "champion").run_id == run.info.run_id
 
 
-def test_predict_answers_for_new_images(product: Product) -> None:
+def test_predict_answers_for_new_images_on_any_machine(product: Product, tmp_path: Path) -> None:
     pixels = load_digits().images.astype(np.uint8)[:5]
     np.savez(product.folder / "new.npz", x=pixels)
     answers = product.json("predict", "digits", "new.npz")
@@ -162,6 +162,17 @@ def test_predict_answers_for_new_images(product: Product) -> None:
     for answer in answers:
         shares = [value for name, value in answer.items() if name.startswith("probability_")]
         assert sum(shares) == pytest.approx(1, abs=1e-5)
+    # Where the study did not run: all that it takes is the database and MLflow.
+    kept = product.folder / ".neurosweep"
+    elsewhere = (
+        "--home",
+        str(tmp_path),
+        "--database",
+        str(kept / "neurosweep.db"),
+        "--tracking",
+        str(kept / "mlflow.db"),
+    )
+    assert product.json("predict", "digits", "new.npz", *elsewhere) == answers
 
 
 def test_status_list_and_watch_tell_the_same(product: Product, best: dict[str, Any]) -> None:
