@@ -43,9 +43,14 @@ class StudyFileError(BadInputError):
 
 
 class DataError(BadInputError):
-    """The data can't be read, or does not fit what the study asks of it."""
+    """The data can't be read, or does not fit what the study asks of it.
+
+    Attributes:
+        key: The key of the study file that it is about, such as ``data.target``; None: ``data.source``.
+    """
 
     kind = "data"
+    key: str | None = None
 
 
 class UnreachableError(NeurosweepError):

@@ -69,10 +69,11 @@ def validate(file: Path, as_json: bool) -> None:
       neurosweep validate study.yaml
     """
     from search.study_file import read_study
-    from search.validation import read_data
+    from search.validation import lines_of, read_data
     from trainer.data.load import describe
 
-    spec, dataset = read_data(read_study(file))
+    with lines_of(file):
+        spec, dataset = read_data(read_study(file))
     data = describe(dataset)
     if as_json:
         print_json({"valid": True, "study": spec.to_mapping(), "data": data})

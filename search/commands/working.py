@@ -44,7 +44,10 @@ def run(file: Path, as_json: bool) -> int:
     new = read_new_study(file)
     where = places()
     store = open_store(where)
-    return _work_on(store, store.submit(new), where, as_json)
+    from search.validation import lines_of
+
+    with lines_of(file):
+        return _work_on(store, store.submit(new), where, as_json)
 
 
 @click.command(cls=Command)

@@ -15,7 +15,7 @@ from trainer.data.roles import Roles, choose_roles
 from trainer.data.rows import read_rows
 from trainer.data.sources import Source, open_source
 from trainer.data.targets import Target, check_class_sizes, make_target
-from trainer.data.words import quoted
+from trainer.data.words import about, quoted
 
 __all__ = ["describe", "load", "read_rows"]
 
@@ -35,7 +35,8 @@ def load(request: DataRequest) -> Dataset:
     source = open_source(request.source, request.target, request.features)
     roles = choose_roles(source, request)
     column = source.column(roles.target)
-    target = make_target(column, source.where, task=request.task, images=source.images is not None)
+    with about("data.target"):
+        target = make_target(column, source.where, task=request.task, images=source.images is not None)
     parts = _parts(source, roles, target, request)
     inputs, preprocessing, example = (
         _images(source.images, target, parts) if source.images else _table(source, roles, target, parts)
@@ -86,14 +87,18 @@ def _parts(source: Source, roles: Roles, target: Target, request: DataRequest) -
     """Ascending row ids of the three splits, each with what it needs."""
     told = None
     if roles.split:
-        told = splits.split_by_column(_labels(source, roles.split), roles.split, source.where)
+        with about("data.split"):
+            told = splits.split_by_column(_labels(source, roles.split), roles.split, source.where)
     groups = _labels(source, roles.group) if roles.group else None
     if groups and None in groups:
         message = f"the group {quoted(roles.group)} must have a value in every row"
-        raise DataError(f"{message}, but row {groups.index(None) + 1} has none", source.where)
+        with about("data.group"):
+            raise DataError(f"{message}, but row {groups.index(None) + 1} has none", source.where)
     rows = _sampled(target, told, request)
     if target.task is Task.CLASSIFICATION and told is None:
-        check_class_sizes(target, rows, source.where, sampled=len(rows) < len(source))
+        sampled = len(rows) < len(source)
+        with about("data.max_rows" if sampled else "data.target"):
+            check_class_sizes(target, rows, source.where, sampled=sampled)
     if len(rows) < len(splits.SPLITS):
         raise DataError(f"there must be 3 rows at least, one for each split, but there are {len(rows)}", source.where)
     codes = None if groups is None else _codes(groups)[rows]

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from neurosweep.errors import DataError
 from trainer.data.dataset import DataRequest
 from trainer.data.sources import ANSWERS, Source
-from trainer.data.words import listed, quoted, unknown_column
+from trainer.data.words import about, listed, quoted, unknown_column
 
 TARGET_NAMES = ("target", "label", "class", ANSWERS)
 """The first of these that is a column is the target of a study that names none."""
+
+KEYS = {"target": "data.target", "group": "data.group", "the split column": "data.split"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +43,15 @@ def choose_roles(source: Source, request: DataRequest) -> Roles:
     used = {role: name for role, name in given.items() if name is not None}
     for role, name in used.items():
         if name not in source.names:
-            raise unknown_column(role, name, source.names, source.where)
+            with about(KEYS[role]):
+                raise unknown_column(role, name, source.names, source.where)
     if len(set(used.values())) < len(used):
         told = ", ".join(f"{role} is {quoted(name)}" for role, name in used.items())
         raise DataError(f"{' and '.join(used)} must be different columns, but {told}", source.where)
-    features = () if source.images else _features(source, request, used)
-    if source.images and request.features not in (None, (source.pictured,)):
-        raise DataError("features chooses columns of a table, but this data is images: leave it out", source.where)
+    with about("data.features"):
+        features = () if source.images else _features(source, request, used)
+        if source.images and request.features not in (None, (source.pictured,)):
+            raise DataError("features chooses columns of a table, but this data is images: leave it out", source.where)
     return Roles(target=target, features=features, group=request.group, split=request.split_column)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 from neurosweep.errors import DataError
@@ -35,6 +36,16 @@ def row_numbers(rows: Iterable[int]) -> str:
     """``row 3`` or ``rows 3, 8, 9``: row ids, which begin with 0, as people count."""
     numbers = [int(row) + 1 for row in rows]
     return f"row{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
+
+
+@contextmanager
+def about(key: str) -> Iterator[None]:
+    """Errors of the data that come out of this block are about this key of the study file."""
+    try:
+        yield
+    except DataError as error:
+        error.key = error.key or key
+        raise
 
 
 def unknown_column(role: str, name: str, names: Sequence[str], where: str) -> DataError:

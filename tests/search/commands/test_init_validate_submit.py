@@ -92,3 +92,36 @@ def test_submit_queues_without_reading_the_data(folder: Path, call: Call) -> Non
     assert call("submit", "study.yaml").out == "s is in the queue. Follow it with: neurosweep watch s\n"
     document = call("submit", "study.yaml", "--json").document
     assert (document["study"], document["state"], document["trials"]["total"]) == ("s@2", "queued", 100)
+
+
+ROWS = (
+    "a,b,who,y\n"
+    + "".join(f"{row},{row % 5},{row % 4},{'yes' if row % 2 else 'no'}\n" for row in range(40))
+    + "1,1,1,maybe\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("  target: z", "study.yaml:4, data.target"),
+        ("  target: y", "study.yaml:4, data.target"),  # one class has a single row
+        ("  features: [a, c]", "study.yaml:4, data.features"),
+        ("  group: whom", "study.yaml:4, data.group"),
+        ("  split: {column: fold}", "study.yaml:4, data.split"),
+        ("  source: none.csv", "study.yaml:4, data.source"),
+    ],
+)
+@pytest.mark.parametrize("command", ["validate", "run"])
+def test_what_the_data_lack_is_said_with_the_line_that_asks_for_it(
+    folder: Path, call: Call, line: str, place: str, command: str
+) -> None:
+    (folder / "t.csv").write_text(ROWS)
+    source = "" if "source" in line else "  source: t.csv\n"
+    (folder / "study.yaml").write_text(f"name: t\n# a comment\ndata:\n{line}\n{source}")
+    if "target" not in line:
+        (folder / "study.yaml").write_text(f"name: t\n# a comment\ndata:\n{line}\n{source}  target: y\n")
+    ended = call(command, "study.yaml")
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.splitlines()[-1].startswith(f"error: {place}: ")
+    assert "Traceback" not in ended.err
