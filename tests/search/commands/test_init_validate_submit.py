@@ -94,34 +94,29 @@ def test_submit_queues_without_reading_the_data(folder: Path, call: Call) -> Non
     assert (document["study"], document["state"], document["trials"]["total"]) == ("s@2", "queued", 100)
 
 
-ROWS = (
-    "a,b,who,y\n"
-    + "".join(f"{row},{row % 5},{row % 4},{'yes' if row % 2 else 'no'}\n" for row in range(40))
-    + "1,1,1,maybe\n"
-)
+ANSWERS = ["yes", "no"] * 20 + ["maybe"]
+ROWS = "a,b,who,y\n" + "".join(f"{row},{row % 5},{row % 4},{answer}\n" for row, answer in enumerate(ANSWERS))
 
 
 @pytest.mark.parametrize(
-    ("line", "place"),
+    ("command", "line", "key"),
     [
-        ("  target: z", "study.yaml:4, data.target"),
-        ("  target: y", "study.yaml:4, data.target"),  # one class has a single row
-        ("  features: [a, c]", "study.yaml:4, data.features"),
-        ("  group: whom", "study.yaml:4, data.group"),
-        ("  split: {column: fold}", "study.yaml:4, data.split"),
-        ("  source: none.csv", "study.yaml:4, data.source"),
+        ("validate", "target: z", "data.target"),
+        ("validate", "target: y", "data.target"),  # one class has a single row
+        ("run", "target: y", "data.target"),
+        ("validate", "features: [a, c]", "data.features"),
+        ("validate", "group: whom", "data.group"),
+        ("validate", "split: {column: fold}", "data.split"),
+        ("validate", "source: none.csv", "data.source"),
     ],
 )
-@pytest.mark.parametrize("command", ["validate", "run"])
 def test_what_the_data_lack_is_said_with_the_line_that_asks_for_it(
-    folder: Path, call: Call, line: str, place: str, command: str
+    folder: Path, call: Call, command: str, line: str, key: str
 ) -> None:
     (folder / "t.csv").write_text(ROWS)
-    source = "" if "source" in line else "  source: t.csv\n"
-    (folder / "study.yaml").write_text(f"name: t\n# a comment\ndata:\n{line}\n{source}")
-    if "target" not in line:
-        (folder / "study.yaml").write_text(f"name: t\n# a comment\ndata:\n{line}\n{source}  target: y\n")
+    others = [rest for rest in ("source: t.csv", "target: y") if rest.partition(":")[0] != line.partition(":")[0]]
+    (folder / "study.yaml").write_text("\n  ".join(["name: t\n# a comment\ndata:", line, *others]) + "\n")
     ended = call(command, "study.yaml")
     assert (ended.status, ended.out) == (2, "")
-    assert ended.err.splitlines()[-1].startswith(f"error: {place}: ")
+    assert ended.err.splitlines()[-1].startswith(f"error: study.yaml:4, {key}: {folder}/")
     assert "Traceback" not in ended.err
