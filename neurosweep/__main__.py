@@ -2,7 +2,7 @@
 
 import sys
 
-from search.commands.main import main
+from search.commands.main import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())
