@@ -64,7 +64,7 @@ def conclude(
         test = pool.test(settings, weights, metric)
         bounds = worth.interval(metric, test, spec.seed)
         figures = {"test": test.value, "test_interval": list(bounds)}
-    _save_champion(folder / "champion", pool.export(settings, weights), dataset)
+    exported = pool.export(settings, weights)  # takes about as long as the plots do
     draw(
         folder / "plots",
         metric=metric,
@@ -74,6 +74,7 @@ def conclude(
         dataset=dataset,
         test=test,
     )
+    _save_champion(folder / "champion", exported(), dataset)
     result = _result(claim, spec, metric, dataset, trials, winner, figures, time.monotonic() - started)
     if earlier.get("trial") not in (None, winner.number):
         result["worth"].append(

@@ -310,14 +310,14 @@ class Pool:
         result: TestResult = self._answer(actor.test.remote(settings, weights, metric, self._test))
         return result
 
-    def export(self, settings: Settings, weights: dict[str, Any]) -> bytes:
-        """The network as a `torch.export` program.
+    def export(self, settings: Settings, weights: dict[str, Any]) -> Callable[[], bytes]:
+        """Begins to write the network as a `torch.export` program.
 
-        Raises:
-            NeurosweepError: The worker failed.
+        Returns:
+            A call that waits for the program; it raises `NeurosweepError` where the worker failed.
         """
-        program: bytes = self._answer(self._members[0].actor.export.remote(settings, weights))
-        return program
+        exporting = self._members[0].actor.export.remote(settings, weights)
+        return lambda: self._answer(exporting)
 
     def close(self) -> None:
         """Ends the workers, and our own Ray with them."""

@@ -100,11 +100,14 @@ class InProcessPool(Pool):
         except NeurosweepError as error:
             raise NeurosweepError(f"A worker failed: {error.message}") from error
 
-    def export(self, settings: Settings, weights: dict[str, Any]) -> bytes:
-        try:
-            return self._trainers[0].export(settings, weights)
-        except NeurosweepError as error:
-            raise NeurosweepError(f"A worker failed: {error.message}") from error
+    def export(self, settings: Settings, weights: dict[str, Any]) -> Callable[[], bytes]:
+        def exported() -> bytes:
+            try:
+                return self._trainers[0].export(settings, weights)
+            except NeurosweepError as error:
+                raise NeurosweepError(f"A worker failed: {error.message}") from error
+
+        return exported
 
     def close(self) -> None:
         self._trainers = []

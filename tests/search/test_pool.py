@@ -237,7 +237,7 @@ def test_the_test_split_and_the_program_are_those_of_the_network_that_was_chosen
     np.testing.assert_array_equal(tested.truth, data.test.targets)
     np.testing.assert_allclose(tested.outputs, expected.outputs, rtol=1e-5)
     assert tested.value == np.mean(tested.outputs.argmax(1) != data.test.targets)
-    assert rig.pool.export(SETTINGS, weights)[:2] == b"PK"  # a .pt2 is a zip archive
+    assert rig.pool.export(SETTINGS, weights)()[:2] == b"PK"  # a .pt2 is a zip archive
 
 
 def test_weights_of_another_network_are_a_worker_failure_in_one_line(rig: Rig, data: Dataset) -> None:
@@ -245,7 +245,7 @@ def test_weights_of_another_network_are_a_worker_failure_in_one_line(rig: Rig, d
     assert weights is not None
     wider = dataclasses.replace(SETTINGS, neurons=(13,))
 
-    for call in (lambda: rig.pool.test(wider, weights, Metric.ERROR), lambda: rig.pool.export(wider, weights)):
+    for call in (lambda: rig.pool.test(wider, weights, Metric.ERROR), rig.pool.export(wider, weights)):
         with pytest.raises(NeurosweepError, match="A worker failed") as failed:
             call()
         assert "\n" not in failed.value.message
