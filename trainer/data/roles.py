@@ -56,9 +56,10 @@ def choose_roles(source: Source, request: DataRequest) -> Roles:
 
 
 def _features(source: Source, request: DataRequest, used: dict[str, str]) -> tuple[str, ...]:
-    """The columns to learn from: those the study names, or all that have no other part."""
+    """The columns to learn from: those the study names, or the source's inputs that have no other part."""
     if request.features is None:
-        rest = tuple(name for name in source.names if name not in used.values())
+        names = source.names if source.inputs is None else source.inputs
+        rest = tuple(name for name in names if name not in used.values())
         if not rest:
             raise DataError(
                 f"there must be a column to learn from, but all there is is {listed(source.names)}", source.where

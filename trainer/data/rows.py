@@ -16,11 +16,11 @@ from trainer.data.sources import (
     PICTURE_SUFFIXES,
     Source,
     array_of_inputs,
-    columns_of_array,
     existing,
     from_dataset,
     is_picture,
     read_arrays,
+    table_of_arrays,
 )
 from trainer.data.words import quoted
 
@@ -52,14 +52,12 @@ def read_rows(path: str | Path, preprocessing: Preprocessing) -> list[dict[str, 
 
 
 def _table(file: Path) -> Source:
-    import pyarrow as pa
-
     where = str(file)
     if file.is_dir() or file.suffix.lower() in PICTURE_SUFFIXES:
         raise DataError("the model takes rows of a table, but this is no table", where)
     if file.suffix.lower() == ".npz":
-        inputs = array_of_inputs(read_arrays(file), where)
-        return Source(where=where, table=pa.table(columns_of_array(inputs, where)))
+        arrays = read_arrays(file)
+        return table_of_arrays(arrays, array_of_inputs(arrays, where), where)
     return from_dataset(read_table(file), where, typed=file.suffix.lower() != ".csv")
 
 

@@ -43,6 +43,7 @@ class Source:
         typed: Whether its columns have types; a CSV file's have not.
         images: The inputs, unless the table holds them.
         pictured: What the column of images was called, where they came from one.
+        inputs: The columns to learn from unless the study names others; None: all that have no other part.
     """
 
     where: str
@@ -50,6 +51,7 @@ class Source:
     typed: bool = True
     images: Images | None = None
     pictured: str | None = None
+    inputs: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -232,28 +234,42 @@ def is_picture(path: Path) -> bool:
 
 def _arrays(path: Path, target: str) -> Source:
     """An npz file: images or a table of numbers, the target, and what else has one value a row, such as a group."""
-    import pyarrow as pa
-
     where = str(path)
     arrays = read_arrays(path)
     if target not in arrays:
         raise unknown_column("target", target, list(arrays), where)
     inputs = array_of_inputs(arrays, where)
-    columns = {name: array for name, array in arrays.items() if array.size == len(array) == len(inputs)}
-    if target not in columns:
+    if target not in _columns_beside(arrays, inputs):
         shapes = f"{INPUTS} has the shape {inputs.shape} and {target} {arrays[target].shape}"
         raise DataError(f"the target must have one value for each row of {INPUTS}, but {shapes}", where)
+    return table_of_arrays(arrays, inputs, where)
+
+
+def table_of_arrays(arrays: dict[str, Array], inputs: Array, where: str) -> Source:
+    """The inputs and the arrays with one value a row, which are no inputs unless a study names them as features.
+
+    Raises:
+        DataError: An array can't be used, or has the name of a column of the inputs.
+    """
+    import pyarrow as pa
+
+    columns = _columns_beside(arrays, inputs)
     images = images_from_array(inputs, where) if inputs.ndim > 2 else None
-    if images is None:
-        numbers = columns_of_array(inputs, where)
-        if both := sorted(numbers.keys() & columns):
-            raise DataError(f"{both[0]} is what a column of {INPUTS} is called: give that array another name", where)
-        columns = {**numbers, **columns}
+    numbers = {} if images else _columns_of(inputs, where)
+    if both := sorted(numbers.keys() & columns):
+        raise DataError(f"{both[0]} is what a column of {INPUTS} is called: give that array another name", where)
+    columns = {**numbers, **columns}
     try:
         table = pa.table({name: array.ravel().astype(array.dtype.newbyteorder("=")) for name, array in columns.items()})
     except pa.ArrowException as error:
         raise DataError(f"an array has a type that can't be used: {error}", where) from None
-    return Source(where=where, table=table, images=images)
+    return Source(where=where, table=table, images=images, inputs=tuple(numbers))
+
+
+def _columns_beside(arrays: dict[str, Array], inputs: Array) -> dict[str, Array]:
+    """The other arrays that have one value for each row of the inputs."""
+    others = {name: array for name, array in arrays.items() if name != INPUTS and array.ndim}
+    return {name: array for name, array in others.items() if array.size == len(array) == len(inputs)}
 
 
 def array_of_inputs(arrays: dict[str, Array], where: str) -> Array:
@@ -270,7 +286,7 @@ def array_of_inputs(arrays: dict[str, Array], where: str) -> Array:
     return inputs
 
 
-def columns_of_array(inputs: Array, where: str) -> dict[str, Array]:
+def _columns_of(inputs: Array, where: str) -> dict[str, Array]:
     """The columns of an array of shape (rows, features) or (rows,), called x0, x1 and so on.
 
     Raises:

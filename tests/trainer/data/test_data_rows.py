@@ -51,11 +51,16 @@ def test_texts_of_a_typed_file_that_are_numbers_are_read(tmp_path: Path) -> None
 
 
 def test_an_npz_table_gives_mappings(tmp_path: Path) -> None:
-    np.savez(tmp_path / "new.npz", x=np.array([[1.0, 2.0], [3.0, 4.0]]))
-    columns = tuple({"name": f"x{index}", "kind": "number", "mean": 0.0, "std": 1.0, "fill": 0.0} for index in (0, 1))
-    known = Preprocessing(kind="table", task="regression", columns=columns)
+    x = np.array([[1.0, 2.0], [3.0, 4.0]])
+    numbers = {"kind": "number", "mean": 0.0, "std": 1.0, "fill": 0.0}
+    known = Preprocessing(
+        kind="table", task="regression", columns=tuple({"name": name, **numbers} for name in ("x0", "x1", "age"))
+    )
+    for order in "<>":
+        np.savez(tmp_path / "new.npz", x=x.astype(f"{order}f4"), age=np.array([5, 6]), note=np.array("new"))
 
-    assert read_rows(tmp_path / "new.npz", known) == [{"x0": 1.0, "x1": 2.0}, {"x0": 3.0, "x1": 4.0}]
+        expected = [{"x0": 1.0, "x1": 2.0, "age": 5}, {"x0": 3.0, "x1": 4.0, "age": 6}]
+        assert read_rows(tmp_path / "new.npz", known) == expected
 
 
 @pytest.mark.parametrize(

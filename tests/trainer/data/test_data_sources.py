@@ -370,6 +370,25 @@ class TestArrays:
         assert (dataset.preprocessing.target_name, dataset.outputs) == ("wanted", 2)
         assert not set(dataset.train.rows // 2) & set(dataset.test.rows // 2)
 
+    def test_other_arrays_are_features_only_where_the_study_says_so(self, tmp_path: Path) -> None:
+        """A second answer, such as coarse and fine labels, would give the first away."""
+        request = self.saved(tmp_path, x=np.ones((30, 2)), y=np.arange(30) % 2, coarse=np.arange(30) % 2)
+        named = DataRequest(source=request.source, features=("x1", "coarse"))
+
+        assert [record["name"] for record in load(request).preprocessing.columns] == ["x0", "x1"]
+        assert [record["name"] for record in load(named).preprocessing.columns] == ["x1", "coarse"]
+
+    @pytest.mark.parametrize("x", [np.arange(30.0), np.arange(30.0)[:, None]])
+    def test_inputs_of_one_column_are_one_feature(self, tmp_path: Path, x: Any) -> None:
+        dataset = load(self.saved(tmp_path, x=x, y=np.arange(30) % 2))
+
+        assert [record["name"] for record in dataset.preprocessing.columns] == ["x0"]
+
+    def test_an_array_of_a_single_value_is_left_aside(self, tmp_path: Path) -> None:
+        request = self.saved(tmp_path, x=np.ones((30, 2)), y=np.arange(30) % 2, note=np.array("from the lab"))
+
+        assert load(request).input_shape == (2,)
+
     def test_many_whole_numbers_are_classes_of_images(self, tmp_path: Path) -> None:
         request = self.saved(tmp_path, x=np.ones((100, 2, 2)), y=np.arange(100) % 25)
 
