@@ -63,6 +63,7 @@ class Preprocessing:
             "values": [...]}``.
         shape: For images, (channels, height, width) of the network's input.
         channels_last: Whether raw images come as height x width x channels (channels may be missing for grey ones).
+        raw_shape: For images, the shape of a raw one, as the network's users hand it in.
         mean: For images, what is subtracted from each channel, in raw units.
         std: For images, what each channel is divided by, in raw units.
         classes: The classes' names in the order of the network's outputs; empty for regression.
@@ -76,6 +77,7 @@ class Preprocessing:
     columns: tuple[dict[str, Any], ...] = ()
     shape: tuple[int, ...] = ()
     channels_last: bool = False
+    raw_shape: tuple[int, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     classes: tuple[str | int | float | bool, ...] = ()

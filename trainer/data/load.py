@@ -164,8 +164,11 @@ def _codes(labels: list[str | None]) -> Array:
 def _images(images: Images, target: Target, parts: list[Array]) -> tuple[list[Array], Preprocessing, Array]:
     """Inputs of each split, the train split's figures, and the first raw images."""
     inputs = [images.channels_first(rows) for rows in parts]
-    fitted = fit_images(inputs[0], channels_last=images.channels_last, target=target, train=parts[0])
-    return inputs, fitted, images.take(parts[0][:EXAMPLES])
+    example = images.take(parts[0][:EXAMPLES])
+    fitted = fit_images(
+        inputs[0], raw_shape=example.shape[1:], channels_last=images.channels_last, target=target, train=parts[0]
+    )
+    return inputs, fitted, example
 
 
 def _table(

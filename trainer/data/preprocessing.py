@@ -44,11 +44,14 @@ def fit_table(columns: Sequence[Column], target: Target, train: Array, where: st
     return Preprocessing(kind="table", columns=records, **_of_target(target, train))
 
 
-def fit_images(inputs: Array, *, channels_last: bool, target: Target, train: Array) -> Preprocessing:
+def fit_images(
+    inputs: Array, *, raw_shape: tuple[int, ...], channels_last: bool, target: Target, train: Array
+) -> Preprocessing:
     """What the train split says of images.
 
     Args:
         inputs: The train split's images, (rows, channels, height, width).
+        raw_shape: Of one image in the source.
         train: Their row ids.
     """
     pixels = len(inputs) * inputs.shape[2] * inputs.shape[3]
@@ -59,6 +62,7 @@ def fit_images(inputs: Array, *, channels_last: bool, target: Target, train: Arr
     return Preprocessing(
         kind="image",
         shape=inputs.shape[1:],
+        raw_shape=raw_shape,
         channels_last=channels_last,
         mean=tuple(mean.tolist()),
         std=tuple(np.where(std > 0, std, 1.0).tolist()),

@@ -36,7 +36,8 @@ def read_rows(path: str | Path, preprocessing: Preprocessing) -> list[dict[str, 
             paths), an ``.npz`` file or a table with a column of images.
 
     Returns:
-        For a table a mapping for each row, from column to value. For images an array of shape (rows, ...).
+        For a table a mapping for each row, from column to value. For images an array of shape (rows, ...) in
+        the layout of those that the network learnt from.
 
     Raises:
         DataError: The file can't be read, or its rows are not what the network was trained on.
@@ -45,7 +46,7 @@ def read_rows(path: str | Path, preprocessing: Preprocessing) -> list[dict[str, 
     if preprocessing.kind == "image":
         images, count = _images(file, preprocessing.shape[0])
         check_fits(images, preprocessing.shape, str(file))
-        return images.take(np.arange(count))
+        return _as_trained(images.channels_first(np.arange(count)), preprocessing)
     source = _table(file)
     columns = [_column(source, record) for record in preprocessing.columns]
     return [{column.name: column.raw(row) for column in columns} for row in range(len(source))]
@@ -80,6 +81,13 @@ def _column(source: Source, record: dict[str, Any]) -> Column:
         said = f"row {strange[0] + 1} says {quoted(column.values[strange[0]])}"
         raise DataError(f"column {quoted(name)} must hold numbers, but {said}", source.where)
     return Column(name=name, kind=ColumnKind.REAL, values=numbers)
+
+
+def _as_trained(images: Array, preprocessing: Preprocessing) -> Array:
+    """Images of shape (rows, channels, height, width) as the network's users hand them in."""
+    if len(preprocessing.raw_shape) == 2:
+        return images[:, 0]
+    return images.transpose(0, 2, 3, 1) if preprocessing.channels_last else images
 
 
 def _images(file: Path, channels: int) -> tuple[Images, int]:

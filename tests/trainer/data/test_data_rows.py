@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import pytest
 from PIL import Image
 
 from neurosweep.errors import DataError
-from trainer.data.dataset import Preprocessing
-from trainer.data.load import read_rows
+from storage.champion_model import encode_images
+from trainer.data.dataset import DataRequest, Preprocessing
+from trainer.data.load import load, read_rows
 
 TABLE = Preprocessing(
     kind="table",
@@ -28,7 +31,8 @@ ROWS: list[dict[str, Any]] = [{"code": "007", "width": 1.5, "count": 3}, {"code"
 
 
 def images(channels: int) -> Preprocessing:
-    return Preprocessing(kind="image", task="classification", shape=(channels, 4, 6), channels_last=True)
+    raw = (4, 6, 3) if channels == 3 else (4, 6)
+    return Preprocessing(kind="image", task="classification", shape=(channels, 4, 6), raw_shape=raw, channels_last=True)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
@@ -102,6 +106,42 @@ def test_images_come_from_a_file_a_folder_or_an_array(tmp_path: Path, channels: 
     np.testing.assert_array_equal(read_rows(tmp_path, images(channels)), pixels)
     np.testing.assert_array_equal(read_rows(tmp_path / "b.png", images(channels)), pixels[1:2])
     np.testing.assert_array_equal(read_rows(tmp_path / "new.npz", images(channels)), pixels)
+
+
+def stored(folder: Path, layout: str, pixels: np.ndarray) -> Path:
+    """Images of shape (rows, height, width, channels) as pictures or as an array; the first half is a class."""
+    folder.mkdir()
+    if layout != "pictures":
+        axes = {"last": (0, 1, 2, 3), "first": (0, 3, 1, 2)}
+        x = pixels[..., 0] if layout == "without" else pixels.transpose(axes[layout])
+        np.savez(folder / "i.npz", x=x, y=np.arange(len(pixels)) * 2 // len(pixels))
+        return folder / "i.npz"
+    for row, image in enumerate(pixels):
+        place = folder / "ab"[row * 2 // len(pixels)]
+        place.mkdir(exist_ok=True)
+        Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(place / f"{row:02}.png")
+    return folder
+
+
+LAYOUTS = {3: ["pictures", "last", "first"], 1: ["pictures", "last", "first", "without"]}
+"""Of images with so many channels; without: without an axis of channels."""
+
+
+@pytest.mark.parametrize(
+    ("channels", "learnt", "new"), [(many, *pair) for many in LAYOUTS for pair in product(LAYOUTS[many], repeat=2)]
+)
+def test_images_come_in_the_layout_the_network_learnt_from(
+    tmp_path: Path, channels: int, learnt: str, new: str
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, size=(12, 4, 6, channels), dtype=np.uint8)
+    dataset = load(DataRequest(source=str(stored(tmp_path / "learnt", learnt, pixels))))
+
+    rows = read_rows(stored(tmp_path / "new", new, pixels), dataset.preprocessing)
+
+    # MLflow holds new rows to the example's shape.
+    np.testing.assert_array_equal(np.asarray(rows)[dataset.train.rows[:3]], dataset.example)
+    encoded = encode_images(np.asarray(rows), dataclasses.asdict(dataset.preprocessing))
+    np.testing.assert_array_equal(encoded, pixels.transpose(0, 3, 1, 2))
 
 
 def test_pictures_take_the_channels_the_network_knows(tmp_path: Path) -> None:
