@@ -84,7 +84,7 @@ def check_numbers(array: Array, name: str, where: str) -> None:
     if array.dtype.kind != "f" or not array.size:
         return
     # NaN survives min and max; neither makes a copy of the array.
-    limit = float(np.finfo(np.float32).max)
+    limit = min(float(np.finfo(kind).max) for kind in (np.float32, array.dtype))
     if -limit <= array.min() and array.max() <= limit:
         return
     good = np.abs(array.reshape(len(array), -1).astype(np.float64)) <= limit
@@ -153,11 +153,12 @@ def images_from_pictures(
 
 def _common(modes: set[str], channels: int | None, where: str) -> str:
     """The one of Pillow's modes L (8-bit grey), F (float grey) and RGB that all pictures are brought to."""
-    if channels == COLOUR or (channels is None and "RGB" in modes):
-        if "F" in modes:
-            raise DataError("colour pictures and grey ones with more than 8 bits can't be mixed: convert them", where)
-        return "RGB"
-    return "F" if "F" in modes else "L"
+    colour = channels == COLOUR or (channels is None and "RGB" in modes)
+    if "F" not in modes:
+        return "RGB" if colour else "L"
+    if colour or len(modes) > 1:  # the same grey is 200 with 8 bits and 51400 with 16
+        raise DataError("pictures of 8 bits and grey ones with more can't be mixed: convert them", where)
+    return "F"
 
 
 def _pixels(mode: str) -> str:
@@ -182,7 +183,12 @@ def _decoded(picture: Picture, mode: str, where: str) -> Array:
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I;"):  # 16 bits: to RGB only by way of 32
             upright = upright.convert("I")
-        return np.asarray(upright.convert(mode))
+        if upright.mode == "P" and "transparency" in upright.info:  # Pillow warns of what it does with it otherwise
+            upright = upright.convert("RGBA")
+        pixels = np.asarray(upright.convert(mode))
+        if not np.isfinite(pixels).all():
+            raise DataError(f"{picture.name} must be finite everywhere, but there is NaN or infinity in it", where)
+        return pixels
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -56,6 +57,22 @@ def test_other_modes_become_colour(tmp_path: Path, mode: str) -> None:
     assert load(folder_of(tmp_path, PIXELS, mode)).input_shape == (3, 5, 7)
 
 
+def test_a_palette_with_transparency_keeps_its_colours_and_warns_of_nothing(tmp_path: Path) -> None:
+    request = folder_of(tmp_path, PIXELS, "P")
+    palettes = sorted(tmp_path.rglob("*.png"))
+    for path in palettes:
+        with Image.open(path) as image:
+            image.save(path, transparency=bytes([0, 128, 255]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = load(request)
+
+    for row, pixels in zip(dataset.test.rows, dataset.test.inputs, strict=True):
+        with Image.open(palettes[row]) as image:
+            palette = np.array(image.getpalette()).reshape(-1, 3)
+            np.testing.assert_array_equal(pixels.transpose(1, 2, 0), palette[np.asarray(image)])
+
+
 def test_one_colour_picture_makes_all_of_them_colour(tmp_path: Path) -> None:
     request = folder_of(tmp_path, PIXELS[..., 0])
     Image.fromarray(PIXELS[0]).save(tmp_path / "a" / "000.png")
@@ -74,6 +91,27 @@ def test_grey_pictures_of_16_bits_keep_them(tmp_path: Path) -> None:
 
     assert dataset.test.inputs.dtype == np.float32
     np.testing.assert_array_equal(dataset.test.inputs[:, 0], in_order_of_paths(deep)[dataset.test.rows])
+
+
+@pytest.mark.parametrize("other", [PIXELS[0], PIXELS[0][..., 0]], ids=["colour", "grey"])
+def test_pictures_of_16_bits_and_of_8_are_not_mixed(tmp_path: Path, other: np.ndarray) -> None:
+    """White is 65535 in the ones and 255 in the others."""
+    request = folder_of(tmp_path, PIXELS[..., 0].astype(np.uint16) * 257)
+    Image.fromarray(other).save(tmp_path / "a" / "000.png")
+
+    with pytest.raises(DataError, match="can't be mixed"):
+        load(request)
+
+
+@pytest.mark.parametrize("strange", [np.nan, np.inf])
+def test_a_picture_with_a_pixel_that_is_no_number_is_named(tmp_path: Path, strange: float) -> None:
+    for row, pixels in enumerate(PIXELS[..., 0].astype(np.float32)):
+        (tmp_path / "ab"[row % 2]).mkdir(exist_ok=True)
+        pixels[2, 3] = strange if row == 5 else 0
+        Image.fromarray(pixels).save(tmp_path / "ab"[row % 2] / f"{row:03}.tif")
+
+    with pytest.raises(DataError, match=r"005\.tif must be finite"):
+        load(DataRequest(source=str(tmp_path)))
 
 
 def test_a_cameras_orientation_is_followed(tmp_path: Path) -> None:
@@ -165,7 +203,9 @@ def test_arrays_may_have_their_channels_first_or_last(
     assert dataset.train.inputs.flags.c_contiguous
 
 
-@pytest.mark.parametrize(("stored", "held"), [("?", "u1"), ("u1", "u1"), ("u2", "f4"), ("i8", "f4"), ("f8", "f4")])
+@pytest.mark.parametrize(
+    ("stored", "held"), [("?", "u1"), ("u1", "u1"), ("u2", "f4"), ("i8", "f4"), ("f2", "f4"), ("f8", "f4")]
+)
 def test_8_bits_stay_8_bits_and_other_numbers_become_float32(tmp_path: Path, stored: str, held: str) -> None:
     pixels = (PIXELS[..., 0] % 2).astype(stored)
     np.savez(tmp_path / "i.npz", x=pixels, y=np.arange(ROWS) % 2)

@@ -408,6 +408,7 @@ class TestArrays:
                 {"x": np.where(np.arange(80).reshape(20, 2, 2) == 7, np.nan, 1.0), "y": np.arange(20) % 2},
                 "infinity in row 2:",
             ),
+            ({"x": np.full((20, 2), np.inf, np.float16), "y": np.arange(20) % 2}, "infinity in rows 1, 2"),
             ({"x": np.full((20, 2), 1e300), "y": np.arange(20) % 2}, "finite"),
             ({"x": np.array([["a"]] * 20), "y": np.arange(20) % 2}, "must hold numbers"),
             ({"x": np.ones((20, 2)), "y": np.arange(19)}, r"\(20, 2\) and y \(19,\)"),
