@@ -118,7 +118,11 @@ def encode_table(rows: pd.DataFrame, columns: list[dict[str, Any]]) -> Array:
             continue
         numbers = _numbers(values, column["name"])
         missing = np.isnan(numbers)
-        features.append((np.where(missing, column["fill"], numbers) - column["mean"]) / column["std"])
+        with np.errstate(over="ignore"):
+            standardised = (np.where(missing, column["fill"], numbers) - column["mean"]) / column["std"]
+            features.append(standardised.astype(np.float32))
+        if not np.isfinite(features[-1]).all():
+            raise ValueError(f"column {column['name']!r} holds a number too large for the network")
         if column.get("missing"):
             features.append(missing)
     if not features:

@@ -46,10 +46,11 @@ def score(metric: Metric, outputs: Tensor, targets: Tensor, target_std: float) -
             return _balanced_error(outputs, targets)
         case Metric.LOG_LOSS:
             return cross_entropy(outputs, targets)
+        # In double precision: a target of 1e-24 or 1e20 has no square in float32.
         case Metric.MSE:
-            return _squared_error(outputs, targets) * target_std**2
+            return _squared_error(outputs, targets).double() * target_std**2
         case Metric.MAE:
-            return l1_loss(outputs.squeeze(1), targets) * target_std
+            return l1_loss(outputs.squeeze(1), targets).double() * target_std
 
 
 def _balanced_error(outputs: Tensor, targets: Tensor) -> Tensor:

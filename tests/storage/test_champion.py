@@ -164,7 +164,11 @@ def test_the_command_line_predicts_from_the_registry_and_from_the_run(
 
 @pytest.mark.parametrize(
     ("rows", "told"),
-    [([{"length": 1}], "colour"), ([{"length": "long", "colour": "red"}], "'length' must hold numbers")],
+    [
+        ([{"length": 1}], "colour"),
+        ([{"length": "long", "colour": "red"}], "'length' must hold numbers"),
+        ([{"length": 1e300, "colour": "red"}], "'length' holds a number too large"),
+    ],
 )
 def test_rows_that_do_not_fit_are_bad_input(
     answers: dict[str, list[dict[str, Any]]], file_tracking: str, rows: list[dict[str, Any]], told: str

@@ -51,6 +51,13 @@ def test_regression_metrics_are_scikit_learns_in_the_targets_units(rows: int, se
     assert figures(outputs, targets, Task.REGRESSION, Metric.MAE, std).loss == pytest.approx(mse / std**2)
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+def test_regression_metrics_of_tiny_and_huge_units_are_not_lost(unit: float) -> None:
+    outputs, targets = torch.tensor([[1.0], [2.0]]), torch.tensor([3.0, 5.0])
+    assert score(Metric.MSE, outputs, targets, unit).item() == pytest.approx(6.5 * unit**2, rel=1e-12, abs=0)
+    assert score(Metric.MAE, outputs, targets, unit).item() == pytest.approx(2.5 * unit, rel=1e-12, abs=0)
+
+
 def test_prediction_keeps_the_order_of_rows_over_several_batches() -> None:
     inputs = torch.arange(10_000, dtype=torch.float32)[:, None]
     calls = []

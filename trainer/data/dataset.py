@@ -42,11 +42,11 @@ class Preprocessing:
     The rules for a table, which whoever encodes a row has to follow:
 
     - Each record of `columns` gives its features in turn, in the records' order; the network takes them as float32.
-    - A number gives (value - mean) / std, reckoned in float64, and, where its record has ``"missing": true`` (as the
-      train split lacked a value), a second feature behind it: 1 for a missing value, else 0. A missing number is
-      ``fill``, the train split's median, before it is standardised. Missing are None, NaN, infinities and blank texts.
-      Another text is read as pandas.to_numeric reads it; one that is no number is an error. Mean and std (population,
-      1 where all are equal) are those of the train split once it is filled.
+    - A number gives (value - mean) / std, reckoned in float64 (one that float32 can't hold is an error), and, where its
+      record has ``"missing": true`` (as the train split lacked a value), a second feature behind it: 1 for a missing
+      value, else 0. A missing number is ``fill``, the train split's median, before it is standardised. Missing are
+      None, NaN, infinities and blank texts. Another text is read as pandas.to_numeric reads it; one that is no number
+      is an error. Mean and std (population, 1 where all are equal) are those of the train split once it is filled.
     - A category gives a feature for each of its ``values``, in their order: 1 for that value and 0 for the others.
       All are 0 for a missing value (None, NaN, a blank text) and for one that is not among them. ``values`` are texts,
       those of the train split in the order of their code points. A raw value is compared as a text: booleans are

@@ -178,4 +178,4 @@ def _table(
     columns = [source.column(name) for name in roles.features]
     fitted = fit_table(columns, target, parts[0], source.where)
     example = [{column.name: column.raw(row) for column in columns} for row in parts[0][:EXAMPLES]]
-    return [encode_table(fitted, columns, rows) for rows in parts], fitted, example
+    return [encode_table(fitted, columns, rows, source.where) for rows in parts], fitted, example

@@ -70,11 +70,14 @@ def fit_images(
     )
 
 
-def encode_table(preprocessing: Preprocessing, columns: Sequence[Column], rows: Array) -> Array:
+def encode_table(preprocessing: Preprocessing, columns: Sequence[Column], rows: Array, where: str) -> Array:
     """These rows as the network's inputs, float32 of shape (rows, features).
 
     Args:
         columns: Those of `preprocessing.columns`, in that order.
+
+    Raises:
+        DataError: A number is too large for float32 once it is standardised.
     """
     encoded = np.zeros((len(rows), feature_count(preprocessing)), np.float32)
     at = 0
@@ -87,11 +90,18 @@ def encode_table(preprocessing: Preprocessing, columns: Sequence[Column], rows: 
                     encoded[row, places[value]] = 1
         else:
             missing = np.isnan(values)
-            encoded[:, at] = (np.where(missing, record["fill"], values) - record["mean"]) / record["std"]
+            with np.errstate(over="ignore"):
+                encoded[:, at] = (np.where(missing, record["fill"], values) - record["mean"]) / record["std"]
+            if not np.isfinite(encoded[:, at]).all():
+                raise _too_large(f"column {quoted(column.name)}", where)
             if record.get("missing"):
                 encoded[:, at + 1] = missing
         at += _width(record)
     return encoded
+
+
+def _too_large(what: str, where: str) -> DataError:
+    return DataError(f"{what} holds numbers too large to standardise: rescale it, or leave such a value empty", where)
 
 
 def encode_target(preprocessing: Preprocessing, target: Target, rows: Array) -> Array:
@@ -141,7 +151,7 @@ def _record(column: Column, train: Array, where: str) -> dict[str, Any]:
         fill = float(np.median(present))
         mean, std = _mean_and_std(np.where(np.isnan(column.values[train]), fill, column.values[train]))
     if not np.isfinite([fill, mean, std]).all():
-        raise DataError(f"column {quoted(column.name)} holds numbers too large to standardise: rescale it", where)
+        raise _too_large(f"column {quoted(column.name)}", where)
     missing = {"missing": True} if len(present) < len(train) else {}
     return {"name": column.name, "kind": "number", "mean": mean, "std": std, "fill": fill, **missing}
 

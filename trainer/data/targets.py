@@ -17,6 +17,9 @@ MOST_WHOLE = 20
 MOST_WHOLE_IMAGES = 1000
 """The same for images, whose whole numbers are hardly ever a quantity."""
 
+MOST_EXACT = 2**53
+"""Up to here float64, which a column's numbers are, holds every whole number."""
+
 ClassName = str | int | float | bool
 
 
@@ -42,7 +45,8 @@ def make_target(column: Column, where: str, *, task: Task | None, images: bool) 
     Classes are in the order of their values: numbers by size, texts by their characters, false before true.
 
     Raises:
-        DataError: A value is missing, no number where the task is regression, or the same in every row.
+        DataError: A value is missing, no number where the task is regression, or the same in every row; or its numbers
+            are too large.
     """
     said = f"the target {quoted(column.name)}"
     if column.kind is ColumnKind.OTHER:
@@ -53,6 +57,9 @@ def make_target(column: Column, where: str, *, task: Task | None, images: bool) 
     task = task or _task_of(column, images)
     if task is Task.REGRESSION:
         return _quantity(column, said, where)
+    if column.kind is ColumnKind.WHOLE and np.abs(column.values).max() > MOST_EXACT:
+        message = f"{said} must have classes that can be told apart, but whole numbers over {MOST_EXACT:,} can't"
+        raise DataError(f"{message}: write a letter before them", where)
     # Python's own sort: texts in the order of their code points, on every machine.
     names = sorted(set(column.values.tolist()))
     if len(names) < 2:
@@ -76,6 +83,10 @@ def _quantity(column: Column, said: str, where: str) -> Target:
         raise DataError(f"{message}: write task: classification", where)
     if column.values.min() == column.values.max():
         raise DataError(f"{said} must differ between rows, but is {quoted(column.raw(0))} in all of them", where)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        variance = np.var(column.values)
+    if not 0 < variance < np.inf:
+        raise DataError(f"{said} holds numbers too large or too close together to standardise: rescale it", where)
     return Target(name=column.name, task=Task.REGRESSION, classes=(), values=column.values)
 
 

@@ -197,3 +197,14 @@ def test_the_suggested_features_work(tmp_path: Path) -> None:
 def test_numbers_too_large_for_a_deviation_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'width' holds numbers too large"):
         load(written(frame().assign(width=np.where(np.arange(ROWS) % 2, 1e308, -1e308)), tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_number_too_large_for_the_network_is_an_error_in_every_split(tmp_path: Path, place: int) -> None:
+    """The largest double is what some programs write for a missing value."""
+    table = frame()
+    table["fold"] = np.resize(["train", "train", "validation", "test"], ROWS)
+    table.loc[place + 1, "width"] = np.finfo(np.float64).max
+
+    with pytest.raises(DataError, match="'width' holds numbers too large"):
+        load(written(table, tmp_path / "t.csv"))

@@ -150,6 +150,28 @@ def test_the_study_can_say_the_task(tmp_path: Path) -> None:
     assert load_text(tmp_path, rows_of(["0", "1"] * 10), task=Task.REGRESSION).outputs == 1
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_class_numbers_that_float64_would_merge_are_told_so(tmp_path: Path, kind: str) -> None:
+    """10,000,000,000,000,000 and ...,001 are one number in float64."""
+    names = 10**16 + np.arange(60) % 3
+    data = table().assign(label=names)
+    file = tmp_path / f"t.{kind}"
+    data.to_csv(file, index=False) if kind == "csv" else data.to_parquet(file)
+
+    with pytest.raises(DataError, match="'label' must have classes that can be told apart"):
+        load(DataRequest(source=str(file), task=Task.CLASSIFICATION))
+    (data.assign(label=[f"c{name}" for name in names])).to_csv(tmp_path / "t.csv", index=False)
+    assert load(DataRequest(source=str(tmp_path / "t.csv"))).outputs == 3
+
+
+@pytest.mark.parametrize("unit", [1e200, 1e-200])
+def test_a_quantity_without_a_variance_in_float64_is_told_so(tmp_path: Path, unit: float) -> None:
+    table().assign(label=np.arange(60) * unit).to_parquet(tmp_path / "t.parquet")
+
+    with pytest.raises(DataError, match="'label' holds numbers too large or too close together"):
+        load(DataRequest(source=str(tmp_path / "t.parquet")))
+
+
 def test_booleans_of_a_typed_file_are_boolean_classes(tmp_path: Path) -> None:
     table().assign(label=lambda rows: rows.good).drop(columns="good").to_parquet(tmp_path / "t.parquet")
 
