@@ -16,9 +16,6 @@ Numbers = npt.NDArray[Any]
 
 BOOTSTRAP_DRAWS = 2000
 
-LEAST_PROBABILITY = float(np.finfo(np.float32).smallest_subnormal)
-"""For the log loss of a probability that float32 has rounded to 0."""
-
 
 def measure(metric: Metric, truth: Numbers, outputs: Numbers) -> float:
     """The metric of predictions.
@@ -39,8 +36,9 @@ def _losses(metric: Metric, truth: Numbers, outputs: Numbers) -> npt.NDArray[np.
         case Metric.ERROR | Metric.BALANCED_ERROR:
             losses = outputs.argmax(1) != truth
         case Metric.LOG_LOSS:
-            given = outputs[np.arange(len(truth)), truth].astype(np.float64)
-            losses = -np.log(np.maximum(given, LEAST_PROBABILITY))
+            given = outputs[np.arange(len(truth)), truth]
+            least = np.finfo(given.dtype).smallest_subnormal  # for a probability that was rounded to 0
+            losses = -np.log(np.maximum(given, least).astype(np.float64))
         case Metric.MSE:
             losses = (outputs.astype(np.float64) - truth) ** 2
         case Metric.MAE:

@@ -106,7 +106,7 @@ class TestResult:
     """A network on the test split.
 
     Attributes:
-        outputs: float32 probabilities of shape (rows, classes), or predictions in the target's units of shape (rows,).
+        outputs: float64 probabilities of shape (rows, classes), or predictions in the target's units of shape (rows,).
         value: The metric.
         truth: Class indices, or targets in their units, of shape (rows,).
     """

@@ -146,7 +146,8 @@ class Trainer:
         outputs = predict(network, split.inputs, data.scale, between_batches=lambda: None)
         value = float(score(metric, outputs, split.targets, data.target_std))
         if data.task is Task.CLASSIFICATION:
-            answers, truth = outputs.softmax(dim=1).cpu().numpy(), test.targets
+            # In double precision: the log loss of an overconfident network hangs on probabilities under 1e-45.
+            answers, truth = outputs.double().softmax(dim=1).cpu().numpy(), test.targets
         else:
             # In double precision: float32 has too few digits for a target such as a moment in time.
             answers = outputs.squeeze(1).cpu().numpy().astype(np.float64) * data.target_std + data.target_mean

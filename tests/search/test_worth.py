@@ -89,7 +89,9 @@ def test_a_wrong_answer_given_with_full_confidence_is_as_bad_as_it_is_and_finite
     never = np.array([[1, 0]], np.float32)
 
     assert measure(Metric.LOG_LOSS, np.array([1]), unlikely) == pytest.approx(20 * math.log(10))
+    assert measure(Metric.LOG_LOSS, np.array([1]), unlikely.astype(float) ** 10) == pytest.approx(200 * math.log(10))
     assert 100 < measure(Metric.LOG_LOSS, np.array([1]), never) < 150
+    assert 700 < measure(Metric.LOG_LOSS, np.array([1]), never.astype(float)) < 800
 
 
 # The interval

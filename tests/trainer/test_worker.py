@@ -324,6 +324,17 @@ def test_tested_probabilities_and_value_agree() -> None:
     assert tested.value == pytest.approx(sklearn.metrics.log_loss(rows.targets, tested.outputs), rel=1e-4)
 
 
+def test_an_overconfident_networks_log_loss_is_that_of_its_probabilities() -> None:
+    trainer = digits_trainer()
+    weights = weights_of(train(trainer, work_of(epochs=2, until=2)))
+    weights["output.weight"] = np.multiply(weights["output.weight"], 40, dtype=np.float32)
+    rows = digits(1500, 1797)
+    tested = trainer.test(MLP, weights, Metric.LOG_LOSS, rows)
+    losses = -np.log(tested.outputs[np.arange(len(rows)), rows.targets])
+    assert 110 < losses.max() < 700  # float32 has no such probability
+    assert tested.value == pytest.approx(losses.mean(), rel=1e-4)
+
+
 def test_exported_images_network_takes_raw_pixels_in_any_number() -> None:
     trainer = digits_trainer()
     chosen = settings_of(CNN, batch_norm=True, dropout=0.3)
