@@ -85,7 +85,8 @@ def column_from_arrow(name: str, data: Any, *, typed: bool, numbers: bool = True
         whole = ColumnKind.WHOLE if pa.types.is_integer(kind) else ColumnKind.REAL
         values = finite(data.cast(pa.float64(), safe=False).to_numpy())
         return Column(name=name, kind=whole, values=values, type_name=type_name)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    if is_text or pa.types.is_null(kind):
         texts = _texts(data.to_pylist(), frozenset() if typed else MISSING)
         text = Column(name=name, kind=ColumnKind.TEXT, values=texts, type_name="text")
         return text if typed or not numbers else numbers_from_text(text) or text

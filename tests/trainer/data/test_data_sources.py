@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 from sklearn import datasets as sets
 
@@ -176,6 +178,17 @@ def test_booleans_of_a_typed_file_are_boolean_classes(tmp_path: Path) -> None:
     table().assign(label=lambda rows: rows.good).drop(columns="good").to_parquet(tmp_path / "t.parquet")
 
     assert load(DataRequest(source=str(tmp_path / "t.parquet"))).preprocessing.classes == (False, True)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()], ids=str)
+def test_texts_of_every_kind_of_a_parquet_file_are_texts(tmp_path: Path, kind: pa.DataType) -> None:
+    texts = pa.array(["a", "b", None] * 20, kind)
+    parquet.write_table(pa.table({"text": texts, "label": pa.array(["no", "yes"] * 30, kind)}), tmp_path / "t.parquet")
+
+    dataset = load(DataRequest(source=str(tmp_path / "t.parquet")))
+
+    assert dataset.preprocessing.columns[0]["values"] == ["a", "b"]
+    assert dataset.preprocessing.classes == ("no", "yes")
 
 
 def test_words_for_missing_values_leave_a_column_of_numbers(tmp_path: Path) -> None:
