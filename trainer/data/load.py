@@ -8,6 +8,7 @@ import numpy as np
 
 from neurosweep.errors import DataError
 from trainer.data import splits
+from trainer.data.columns import ColumnKind
 from trainer.data.dataset import Array, DataRequest, Dataset, Preprocessing, Split, Task
 from trainer.data.images import Images
 from trainer.data.preprocessing import encode_table, encode_target, feature_count, fit_images, fit_table
@@ -152,6 +153,9 @@ def _check_parts(dealt: Array, values: Array, groups: Array | None, target: Targ
 def _labels(source: Source, name: str) -> list[str | None]:
     """A group or split column as texts."""
     column = source.column(name)
+    if column.kind is ColumnKind.WHOLE:  # from the source: as float64, long ids would be one
+        stored = zip(source.table[name].to_pylist(), column.missing, strict=True)
+        return [None if missing else str(int(value)) for value, missing in stored]
     values = [column.raw(row) for row in range(len(column.values))]
     return [None if value is None else str(value) for value in values]
 

@@ -263,6 +263,18 @@ def test_max_rows_keeps_the_shares_of_a_split_column(tmp_path: Path) -> None:
     assert set(dataset.test.rows % 4) == {3}
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_groups_of_long_ids_are_told_apart(tmp_path: Path, kind: str) -> None:
+    """Ids of 64 bits: float64 would take all of these for one."""
+    data, file = table().assign(patient=10**17 + np.arange(60) // 10), tmp_path / f"t.{kind}"
+    data.to_csv(file, index=False) if kind == "csv" else data.to_parquet(file)
+
+    dataset = load(DataRequest(source=str(file), group="patient"))
+
+    parts = [np.unique(split.rows // 10) for split in (dataset.train, dataset.validation, dataset.test)]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(6))
+
+
 def test_groups_of_a_column_stay_whole_and_are_no_feature(tmp_path: Path) -> None:
     text = "a,patient,label\n" + "".join(f"{row},p{row // 5},{row % 2}\n" for row in range(300))
 
