@@ -1,4 +1,4 @@
-"""The worker pool: the one door to Ray. Everyone else sees submit, collect and stop.
+"""The worker pool: the one door to Ray. Everyone else sees submit, collect and halt.
 
 A worker is a long-lived actor. It imports torch once, holds the dataset once, and stays warm from trial to trial and
 from study to study. Calls to one worker are served in the order in which they were made; a second thread in it answers
@@ -83,6 +83,7 @@ class _Worker:
 
         self._trainer_class = trainer.worker.Trainer
         self._trainer: trainer.worker.Trainer | None = None
+        self._why_no_trainer = "it was given none"
         self._threads = threads
         # Which load of the pool's this is, and up to which all work is to end: a halt may overtake a load.
         self._loaded_as = 0
@@ -90,21 +91,28 @@ class _Worker:
         self._activity: tuple[int, int, int] | None = None
 
     def load(self, data: _TrainingData, number: int) -> None:
-        """Holds another study's data; what is left of the study before is dropped."""
+        """Holds another study's data; what is left of the study before is dropped first.
+
+        Data that can't be held (a full GPU) are no error here, where nobody waits for the answer: work on them is.
+        """
         self._loaded_as = number
-        self._trainer = self._trainer_class(
-            train=data.train,
-            validation=data.validation,
-            preprocessing=data.preprocessing,
-            task=data.task,
-            input_shape=data.input_shape,
-            outputs=data.outputs,
-            threads=self._threads,
-        )
+        self._trainer = None
+        try:
+            self._trainer = self._trainer_class(
+                train=data.train,
+                validation=data.validation,
+                preprocessing=data.preprocessing,
+                task=data.task,
+                input_shape=data.input_shape,
+                outputs=data.outputs,
+                threads=self._threads,
+            )
+        except Exception as error:
+            self._why_no_trainer = f"{type(error).__name__}: {error}"
 
     def _loaded(self) -> Any:
         if self._trainer is None:
-            raise NeurosweepError("A worker was given work before it was given data.")
+            raise NeurosweepError(f"The worker does not hold the study's data: {self._why_no_trainer}")
         return self._trainer
 
     def segment(self, work: TrialWork) -> SegmentResult:

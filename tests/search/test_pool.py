@@ -227,6 +227,23 @@ def test_other_data_drop_the_study_before_with_all_that_is_under_way(rig: Rig, d
     assert figures(done[0].result) == figures(alone(wine, 1))
 
 
+def test_a_worker_that_can_not_hold_the_data_says_why_and_never_trains_on_the_study_before(
+    real: Pool, data: Dataset
+) -> None:
+    real.load(data)
+    rig = Rig(real, lambda worker: None)
+    real.submit(0, work(0))
+    rig.collect(1)
+
+    real.load(dataclasses.replace(data, train=dataclasses.replace(data.train, inputs=cast(Any, "no array"))))
+    real.submit(0, work(1))
+    (done,) = rig.collect(1)
+    assert done.result is None
+    assert done.death is not None
+    assert "does not hold the study's data" in done.death
+    assert "Error: " in done.death.partition("data: ")[2]
+
+
 def test_the_test_split_and_the_program_are_those_of_the_network_that_was_chosen(rig: Rig, data: Dataset) -> None:
     weights = alone(data, 1).weights
     assert weights is not None
