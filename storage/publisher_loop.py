@@ -96,7 +96,8 @@ def work(
         if draining and left == 0:
             return 0
         if draining and time.monotonic() - moved > patience:
-            print(f"{left} facts wait for MLflow: {reason}", file=sys.stdout, flush=True)
+            count = f"{left} facts" if left >= 0 else "an unknown number of facts"
+            print(f"{count} wait for MLflow: {reason}", file=sys.stdout, flush=True)
             return BEHIND
         orders.wait(POLL)
     return 0
@@ -117,7 +118,8 @@ def reason_of(error: BaseException, tracking: str) -> str:
         return f"{UNANSWERED} at {public_address(tracking)}"
     if text.startswith("Failed to enforce schema"):
         text = text.rpartition("Error: ")[2]  # what comes before is all of the data
-    return hide(text.splitlines()[0][:300], secrets_in(tracking))
+    # Hidden before it is cut: half a password is none that could be found.
+    return hide(text.splitlines()[0], secrets_in(tracking))[:300]
 
 
 def log_to(folder: Path, secrets: tuple[str, ...]) -> None:

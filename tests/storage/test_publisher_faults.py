@@ -19,8 +19,9 @@ import sqlalchemy as sa
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
+from neurosweep.errors import UnreachableError
 from storage.publisher import Publisher
-from storage.publisher_loop import BEHIND, Orders, Turn, work
+from storage.publisher_loop import BEHIND, Orders, Turn, reason_of, work
 from storage.store import Store
 from tests import small_study
 from tests.mlflow_server import MlflowServer, free_port
@@ -261,6 +262,22 @@ def test_a_drain_gives_up_when_nothing_moves_and_says_how_far_behind(capsys: pyt
     )
     assert status == BEHIND
     assert capsys.readouterr().out == "12 facts wait for MLflow: MLflow does not answer at http://m\n"
+
+
+def test_a_drain_that_can_not_count_what_waits_makes_no_number_up(capsys: pytest.CaptureFixture[str]) -> None:
+    def pending(study_id: int | None) -> int:
+        raise UnreachableError("the database does not answer")
+
+    status = work(lambda stopped: Turn(published=0, reason=None), pending, Orders(io.StringIO("drain\n")), patience=0.2)
+    assert status == BEHIND
+    assert capsys.readouterr().out == "an unknown number of facts wait for MLflow: the database does not answer\n"
+
+
+def test_no_part_of_a_password_is_left_where_a_long_reason_is_cut() -> None:
+    for before in range(270, 310):
+        reason = reason_of(ValueError("x" * before + "hunter2hunter2"), "http://me:hunter2hunter2@127.0.0.1:5000")
+        assert "hun" not in reason
+        assert len(reason) <= 300
 
 
 def test_a_drain_goes_on_as_long_as_something_moves() -> None:
