@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -118,7 +119,7 @@ trial = Table(
     Column("epochs", Integer, nullable=False, server_default=text("0")),
     Column("best_epoch", Integer, nullable=False, server_default=text("0")),
     Column("seconds", Double, nullable=False, server_default=text("0")),
-    Column("weights", Integer, nullable=False, server_default=text("0")),
+    Column("weights", BigInteger, nullable=False, server_default=text("0"), comment="past 2**31 in wide networks"),
     Column("worker", String(255)),
     Column("error", Words),
     Column("started_at", Moment, nullable=False),

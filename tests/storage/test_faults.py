@@ -388,6 +388,13 @@ def test_moments_of_any_zone_come_back_as_the_same_moment(store: Store) -> None:
 # Input that nobody should have to survive
 
 
+def test_a_network_of_more_weights_than_a_small_column_holds_stops_no_batch(store: Store) -> None:
+    weights = 2 * 50_000**2  # two layers of 50,000 neurons, which a study file may ask for
+    claim = claimed(store)
+    store.record(claim, Batch(proposed=(proposed(0),), ended=(replace(ended(0), weights=weights),)))
+    assert store.trials(claim.study.id)[0].weights == weights
+
+
 def test_text_that_no_database_holds_does_not_stop_a_batch(store: Store) -> None:
     claim = claimed(store)
     store.record(claim, Batch(proposed=(proposed(0),), ended=(ended(0, TrialState.FAILED, None, error="a\0b\udcffc"),)))
