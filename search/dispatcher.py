@@ -149,6 +149,15 @@ class Dispatcher:
             self._pool.halt()
             raise
 
+    def cancel(self) -> None:
+        """Fails every trial that has not ended; called after `work`, as a cancel may be heard when that is over."""
+        for left in self._again:
+            self._take_up(left, worker=0)
+        self._again, self._outgoing = [], []
+        for trial, live in list(self._live.items()):
+            self._end(trial, live, TrialState.FAILED, None, "the study was cancelled")
+        self._commit()
+
     def _work(self) -> None:
         for _ in range(DEPTH):
             for worker in range(self._pool.size):
@@ -285,9 +294,7 @@ class Dispatcher:
         """Lines up a new trial for a worker: one that was left unfinished, else a proposal, while the budget lasts."""
         if self._again:
             left = self._again.pop(0)
-            live = _Live(Settings.from_json(left.settings), left.seed, worker, self._decisions[0])
-            self._live[left.number] = live
-            self._send(left.number, live)
+            self._send(left.number, self._take_up(left, worker))
             return
         if self._asked >= self._claim.study.trials or self._exhausted or self._spent():
             return
@@ -301,6 +308,11 @@ class Dispatcher:
         live = _Live(Settings.from_json(proposed.settings), proposed.seed, worker, self._decisions[0])
         self._live[proposed.number] = live
         self._send(proposed.number, live)
+
+    def _take_up(self, left: TrialRecord, worker: int) -> _Live:
+        live = _Live(Settings.from_json(left.settings), left.seed, worker, self._decisions[0])
+        self._live[left.number] = live
+        return live
 
     def _send(self, trial: int, live: _Live) -> None:
         best = self._checkpoint.best
@@ -341,7 +353,7 @@ class Dispatcher:
     # The end, and the screen
 
     def _halt(self) -> None:
-        """Ends what the workers are doing. A stopped study's trials stay as they are; a cancelled one's are failed."""
+        """Ends what the workers are doing; the trials stay as they are, to be gone on with."""
         self._pool.halt()
         deadline = time.monotonic() + 5.0
         while any(self._pool.outstanding(worker) for worker in range(self._pool.size)) and time.monotonic() < deadline:
@@ -352,9 +364,6 @@ class Dispatcher:
                 self._book_epochs(done.result, live)
                 if done.result.outcome is Outcome.FINISHED:
                     self._finish(done.result, live)
-        if self._signals.cancel():
-            for trial, live in list(self._live.items()):
-                self._end(trial, live, TrialState.FAILED, None, "the study was cancelled")
         self._outgoing = []
         self._commit()
 

@@ -206,6 +206,7 @@ class Session:
         )
         dispatcher.work()
         if lease.cancelled():
+            dispatcher.cancel()
             store.finish(claim, StudyState.CANCELLED, facts=self._ended_facts(store, claim))
         elif self._stop.is_set():
             store.finish(claim, StudyState.STOPPED)

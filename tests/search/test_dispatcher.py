@@ -83,7 +83,7 @@ class Study:
         claim = claim or self.claim()
         pool.load(self.data)
         proposals = Proposals(self.spec, self.data.input_shape, "iris", self.store.optuna_trials(self.id))
-        Dispatcher(
+        dispatcher = Dispatcher(
             claim=claim,
             spec=self.spec,
             metric=Metric(self.spec.metric or ""),
@@ -97,7 +97,10 @@ class Study:
             on_progress=self.shown.append,
             signals=Signals(stop=lambda: self.stop, cancel=lambda: self.cancel, renew=renew),
             started=time.monotonic() if started is None else started,
-        ).work()
+        )
+        dispatcher.work()
+        if self.cancel:
+            dispatcher.cancel()
         return proposals
 
     def trials(self) -> list[TrialRecord]:
@@ -514,6 +517,24 @@ def test_a_cancel_ends_every_trial(study: Callable[..., Study]) -> None:
     assert work.states() == [TrialState.COMPLETE] * 3 + [TrialState.FAILED] * 2
     assert [trial.error for trial in work.trials()[3:]] == ["the study was cancelled"] * 2
     assert work.store.pending_facts(work.id) == 5
+
+
+def test_a_cancel_ends_also_what_an_earlier_dispatcher_left_and_nobody_has_taken_up(
+    study: Callable[..., Study],
+) -> None:
+    work = study()
+    claim = work.claim()
+    work.stop = True
+    work.work(InProcessPool(workers=2), claim)
+    assert work.states() == [TrialState.RUNNING] * 4
+    work.store.finish(claim, StudyState.STOPPED)
+
+    work.stop, work.cancel = False, True
+    work.store.requeue(work.id)
+    work.work(InProcessPool())
+    assert work.states() == [TrialState.FAILED] * 4
+    assert [trial.state.name for trial in work.optuna().trials] == ["FAIL"] * 4
+    assert work.store.pending_facts(work.id) == 4
 
 
 def test_a_trial_that_finishes_while_the_workers_are_told_to_halt_counts(study: Callable[..., Study]) -> None:

@@ -1,0 +1,115 @@
+"""How a study ends, on a real database, with real trainers in this process as its workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from search import engine
+from search import lease as lease_module
+from search.engine import Session
+from search.placement import Node, WorkerShape
+from search.places import Places
+from search.progress import Progress
+from search.spec import StudySpec
+from storage.records import Claim, FactKind, NewStudy, StudyState, TrialState
+from storage.store import Store
+from tests.search.in_process_pool import InProcessPool
+from trainer.work import SegmentResult, TrialWork
+
+STUDY = {
+    "name": "iris",
+    "data": {"source": "iris"},
+    "metric": "log_loss",
+    "search": {"sampler": "random", "pruner": "none"},
+    "space": {"layers": 1, "neurons": 4},
+    "budget": {"trials": 6, "epochs": 2},
+}
+
+
+class OnePlace(InProcessPool):
+    """A pool of one worker that is open already."""
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [Node(cpus=1.0, gpus=0.0)]
+
+    def open(self, shape: WorkerShape) -> None:
+        """There is nothing to bring up."""
+
+
+class NoPublisher:
+    """What is published stays in the outbox."""
+
+    def __init__(self, places: Places) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+class Job:
+    """One study and the session that works on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = Store.open(f"sqlite:///{folder}/n.db")
+        spec = StudySpec.from_mapping(STUDY)
+        self.id = self.store.submit(NewStudy(name="iris", spec=spec.to_mapping(), text="", trials=6)).id
+        self.places = Places(home=folder, database="", tracking="", ray=None)
+        self.stop = threading.Event()
+        self.pool = OnePlace()
+        self.on_progress: Callable[[Progress], None] = lambda progress: None
+
+    def work(self) -> Claim:
+        claim = self.store.claim("dispatcher", study_id=self.id)
+        assert claim is not None
+        with Session(self.places, lambda progress: self.on_progress(progress), self.stop) as session:
+            session._pool = self.pool
+            session.work(self.store, claim)
+        return claim
+
+    @property
+    def state(self) -> StudyState:
+        return self.store.study(self.id).state
+
+    def states(self) -> list[TrialState]:
+        return [trial.state for trial in self.store.trials(self.id)]
+
+    def stop_after(self, trial: int) -> None:
+        def change(each: TrialWork, result: SegmentResult) -> SegmentResult:
+            if each.trial >= trial:
+                self.stop.set()
+            return result
+
+        self.pool.change = change
+
+    def facts(self) -> list[FactKind]:
+        claim = self.store.claim_outbox("test", 0.0)
+        return [] if claim is None else [fact.kind for fact in self.store.facts(claim, 100)]
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
+    monkeypatch.setattr(engine, "Publisher", NoPublisher)
+    monkeypatch.setattr(lease_module, "BEAT_SECONDS", 0.02)
+    made = Job(tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_a_cancel_that_is_heard_after_the_last_look_leaves_no_trial_running(job: Job) -> None:
+    job.stop_after(1)
+
+    def cancel_when_all_is_halted(progress: Progress) -> None:
+        if job.stop.is_set() and progress.stage == "training" and not progress.workers:
+            job.store.request_cancel(job.id)
+            time.sleep(1.0)  # many heartbeats
+
+    job.on_progress = cancel_when_all_is_halted
+    job.work()
+    assert job.state is StudyState.CANCELLED
+    assert job.states() == [TrialState.COMPLETE] * 2 + [TrialState.FAILED] * 2
