@@ -136,6 +136,24 @@ def test_a_database_that_does_not_answer_for_a_while_ends_nothing(store: Store, 
         assert eventually(lease.cancelled)
 
 
+def test_no_error_stops_the_heart(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    renew, failed = store.renew, threading.Event()
+
+    def fail_once(claim: Claim, lease_seconds: float) -> bool:
+        if not failed.is_set():
+            failed.set()
+            # What SQLAlchemy raises while another thread is importing sqlalchemy.orm, as Optuna does.
+            raise AttributeError("partially initialized module")
+        return renew(claim, lease_seconds)
+
+    monkeypatch.setattr(store, "renew", fail_once)
+    claim = claim_one(store)
+    with Lease(store, claim) as lease:
+        assert failed.wait(10)
+        store.request_cancel(claim.study.id)
+        assert eventually(lease.cancelled)
+
+
 def test_leaving_ends_the_heart_at_once_even_after_an_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "BEAT_SECONDS", 60.0)
     claim = claim_one(store)
