@@ -209,7 +209,7 @@ class Session:
             dispatcher.cancel()
             store.finish(claim, StudyState.CANCELLED, facts=self._ended_facts(store, claim))
         elif self._stop.is_set():
-            store.finish(claim, StudyState.STOPPED)
+            store.finish(claim, StudyState.STOPPED, facts=self._ended_facts(store, claim))
         elif proposals.best() is None:
             store.finish(claim, StudyState.FAILED, error=_why_none(store, claim), facts=self._ended_facts(store, claim))
         else:

@@ -189,10 +189,10 @@ def finish(
 
 
 def request_cancel(connection: sa.Connection, study_id: int) -> StudyRecord:
-    """Ends a waiting study at once; a running one's dispatcher hears of it with its next heartbeat."""
-    running = study.c.state == StudyState.RUNNING
-    ends = study.c.state.in_([StudyState.QUEUED, StudyState.STOPPED])
-    connection.execute(sa.update(study).where(study.c.id == study_id, running).values(cancel_requested=True))
+    """Ends a study: at once where it waits or its dispatcher is gone; else that one hears of it with its heartbeat."""
+    held = sa.and_(study.c.state == StudyState.RUNNING, study.c.leased_until >= now(connection))
+    ends = sa.and_(study.c.state.in_([StudyState.QUEUED, StudyState.STOPPED, StudyState.RUNNING]), sa.not_(held))
+    connection.execute(sa.update(study).where(study.c.id == study_id, held).values(cancel_requested=True))
     connection.execute(
         sa.update(study)
         .where(study.c.id == study_id, ends)

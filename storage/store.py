@@ -17,6 +17,7 @@ from storage.records import (
     Claim,
     EpochRow,
     Fact,
+    FactKind,
     MlflowRun,
     NewStudy,
     OutboxClaim,
@@ -109,8 +110,17 @@ class Store:
         return self._write(lambda connection: queue.renew(connection, claim, lease_seconds))
 
     def request_cancel(self, study_id: int) -> StudyRecord:
-        """Ends a study: at once where it waits, soon where it runs."""
-        return self._write(lambda connection: queue.request_cancel(connection, study_id))
+        """Ends a study: at once where nobody works on it, soon where it runs."""
+
+        def cancel(connection: sa.Connection) -> StudyRecord:
+            record = queue.request_cancel(connection, study_id)
+            if record.state is StudyState.CANCELLED and record.started_at is not None and record.ended_at is not None:
+                # Nobody else tells MLflow: the dispatcher is gone. The same cancel again has the same key.
+                key = f"study-{study_id}-cancelled-{int(1000 * record.ended_at.timestamp())}"
+                results.add_facts(connection, study_id, [Fact(key=key, kind=FactKind.STUDY_ENDED)])
+            return record
+
+        return self._write(cancel)
 
     def requeue(self, study_id: int, trials: int | None = None) -> StudyRecord:
         """Puts an ended study back into the queue.

@@ -113,3 +113,10 @@ def test_a_cancel_that_is_heard_after_the_last_look_leaves_no_trial_running(job:
     job.work()
     assert job.state is StudyState.CANCELLED
     assert job.states() == [TrialState.COMPLETE] * 2 + [TrialState.FAILED] * 2
+
+
+def test_mlflow_is_told_of_a_stop(job: Job) -> None:
+    job.stop_after(1)
+    job.work()
+    assert job.state is StudyState.STOPPED
+    assert job.facts() == [FactKind.STUDY_STARTED, FactKind.TRIAL_ENDED, FactKind.TRIAL_ENDED, FactKind.STUDY_ENDED]

@@ -122,6 +122,27 @@ def test_a_waiting_study_is_cancelled_at_once(store: Store) -> None:
     assert store.claim("d") is None
 
 
+def test_mlflow_is_told_once_of_a_cancel_of_a_study_that_had_begun(store: Store) -> None:
+    waiting = store.submit(new_study("waiting"))
+    begun = store.submit(new_study("begun"))
+    claim = store.claim("one", study_id=begun.id)
+    assert claim is not None
+    store.finish(claim, StudyState.STOPPED)
+    for study in (waiting, begun, begun):
+        assert store.request_cancel(study.id).state is StudyState.CANCELLED
+    assert store.pending_facts(waiting.id) == 0
+    assert store.pending_facts(begun.id) == 1
+
+
+def test_a_study_whose_dispatcher_is_gone_is_cancelled_at_once(store: Store) -> None:
+    claim = store.claim("gone", -1.0, study_id=store.submit(new_study()).id)
+    assert claim is not None
+    assert store.request_cancel(claim.study.id).state is StudyState.CANCELLED
+    assert store.claim("another") is None
+    with pytest.raises(LeaseLostError):  # should it come back
+        store.record(claim, Batch())
+
+
 def test_a_running_studys_dispatcher_hears_of_a_cancel_with_its_heartbeat(store: Store) -> None:
     study = store.submit(new_study())
     claim = store.claim("d")
