@@ -233,10 +233,14 @@ class Dispatcher:
         live.best_epoch, live.validation = result.best_epoch, result.validation
 
     def _prune(self, trial: int) -> bool:
-        """Whether a paused trial ends here: the pruner says so, or the study is over and has a result without it."""
-        if self._proposals.should_prune(trial):
-            return True
-        return self._spent() and self._counts[TrialState.COMPLETE] > 0
+        """Whether a paused trial ends here: the pruner says so, or the study is over and has a result without it.
+
+        One that runs again after a stop has passed the looks before the stop: its later epochs are recorded.
+        """
+        prune = self._proposals.should_prune(trial)
+        if self._live[trial].epochs < self._recorded_epochs.get(trial, 0):
+            return False
+        return prune or (self._spent() and self._counts[TrialState.COMPLETE] > 0)
 
     def _finish(self, result: SegmentResult, live: _Live) -> None:
         """A trial that was trained to its end; without a finite metric it can't be compared, and is a failure."""

@@ -503,6 +503,36 @@ def test_a_resumed_trial_reports_each_epoch_once(study: Callable[..., Study]) ->
     assert told(work.trials())[:2] == told(calm.trials())[:2]
 
 
+def test_a_resumed_trial_does_not_end_before_the_epochs_that_are_recorded_of_it(study: Callable[..., Study]) -> None:
+    work = study(search={"pruner": "median"}, budget={"trials": 2, "target": 9.0, "epochs": 20})
+    pool = InProcessPool()
+
+    def stop_at_six(each: TrialWork, result: SegmentResult) -> SegmentResult:
+        work.stop = each.trial == 1 and each.until == 6
+        return result
+
+    pool.change = stop_at_six
+    claim = work.claim()
+    work.work(pool, claim)
+    assert [len(work.epochs(trial)) for trial in (0, 1)] == [6, 6]
+    work.store.finish(claim, StudyState.STOPPED)
+
+    work.stop = False
+    work.store.requeue(work.id)
+    again = InProcessPool()
+
+    def meet_the_target(each: TrialWork, result: SegmentResult) -> SegmentResult:
+        done = each.trial == 0 and each.until == 2
+        return dataclasses.replace(result, outcome=Outcome.FINISHED, train=0.5) if done else result
+
+    again.change = meet_the_target
+    work.work(again)
+    ended, rows, frozen = work.trials()[1], work.epochs(1), work.optuna().trials[1]
+    assert ended.state is TrialState.PRUNED
+    assert ended.epochs == len(rows) == frozen.last_step == 6
+    assert frozen.value == rows[-1].validation_metric
+
+
 def test_a_cancel_ends_every_trial(study: Callable[..., Study]) -> None:
     work = study()
     pool = InProcessPool()
