@@ -51,7 +51,7 @@ def conclude(
         The result, as JSON values.
 
     Raises:
-        NeurosweepError: The winner could not be trained again or saved.
+        NeurosweepError: The winner could not be trained again or saved, or its test metric is not finite.
     """
     winner = leaders(trials)[0]
     settings = Settings.from_json(winner.settings)
@@ -63,6 +63,13 @@ def conclude(
     else:
         test = pool.test(settings, weights, metric)
         bounds = worth.interval(metric, test, spec.seed)
+        if not np.isfinite([test.value, *bounds]).all():
+            # JSON has no word for it, nor has PostgreSQL.
+            raise NeurosweepError(
+                f"The winner, trial {winner.number}, has no finite {metric} on the test split: a row there lies too "
+                "far from those that it learnt from. Look for outliers or wrong units in the data.",
+                spec.data.source,
+            )
         figures = {"test": test.value, "test_interval": list(bounds)}
     exported = pool.export(settings, weights)  # takes about as long as the plots do
     draw(

@@ -223,6 +223,19 @@ def test_a_winner_that_can_not_be_trained_again_is_an_error_that_says_why(iris: 
     assert iris.pool.tests == 0
 
 
+def test_a_test_metric_that_is_not_finite_is_an_error_that_says_where_to_look(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).normal(size=(60, 2))
+    numbers[55, 0] = 1e30  # in the test split: its square is past float32
+    folds = ["train"] * 40 + ["validation"] * 10 + ["test"] * 10
+    lines = [f"{a},{b},{fold}" for (a, b), fold in zip(numbers, folds, strict=True)]
+    (tmp_path / "far.csv").write_text("\n".join(["a,y,fold", *lines]))
+    data = {"source": str(tmp_path / "far.csv"), "target": "y", "split": {"column": "fold"}}
+    ended = Ended(tmp_path, "far", "mse", data=data, space={"layers": 1, "neurons": 8, "activation": "leaky_relu"})
+    with pytest.raises(NeurosweepError, match=r"far\.csv: .* no finite mse on the test split"):
+        ended.conclude()
+    ended.store.close()
+
+
 def test_the_champions_folder_has_all_that_it_takes_to_answer_for_raw_rows(iris: Ended) -> None:
     iris.conclude()
     champion = iris.folder / "champion"
