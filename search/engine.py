@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 1.0
 """How often `serve` looks into an empty queue."""
 
+REVIVE_SECONDS = 60.0
+"""A publisher that has gone away is started again no sooner than this after the last one's start."""
+
 OnProgress = Callable[[Progress], None]
 
 
@@ -70,6 +73,7 @@ def serve(store: Store, places: Places, on_progress: OnProgress, stop: threading
     with Session(places, on_progress, stop) as session:
         session.pool()
         while not stop.is_set():
+            session.revive_publisher()
             claim = store.claim(_dispatcher_name())
             if claim is None:
                 stop.wait(IDLE_SECONDS)
@@ -92,6 +96,7 @@ class Session:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="data")
         self._pool: Pool | None = None
         self._publisher = Publisher(places)
+        self._publisher_started = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -121,6 +126,13 @@ class Session:
                 # The default workers import torch while the data are still being read.
                 self._pool.open(fit_workers("auto", 1.0, "auto", self._pool.nodes))
         return self._pool
+
+    def revive_publisher(self) -> None:
+        """Starts the publisher again where it has ended (killed, or without its database): the outbox has waited."""
+        if self._publisher.ended() and time.monotonic() - self._publisher_started >= REVIVE_SECONDS:
+            self._publisher.stop()
+            self._publisher = Publisher(self._places)
+            self._publisher_started = time.monotonic()
 
     def work(self, store: Store, claim: Claim) -> None:
         """Works on a claimed study to its end, and records how it ended.

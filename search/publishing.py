@@ -43,6 +43,10 @@ class Publisher:
             start_new_session=True,
         )
 
+    def ended(self) -> bool:
+        """Whether the process has gone away by itself."""
+        return self._process.poll() is not None
+
     def order_drain(self, study_id: int) -> None:
         """Lets the process end once everything that the outbox has of a study has reached MLflow."""
         self._order(f"drain {study_id}\n")

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -45,11 +46,17 @@ class OnePlace(InProcessPool):
 class NoPublisher:
     """What is published stays in the outbox."""
 
+    made: ClassVar[list[NoPublisher]] = []
+
     def __init__(self, places: Places) -> None:
-        pass
+        self.gone = False
+        self.made.append(self)
+
+    def ended(self) -> bool:
+        return self.gone
 
     def stop(self) -> None:
-        pass
+        self.gone = True
 
 
 class Job:
@@ -120,3 +127,27 @@ def test_mlflow_is_told_of_a_stop(job: Job) -> None:
     job.work()
     assert job.state is StudyState.STOPPED
     assert job.facts() == [FactKind.STUDY_STARTED, FactKind.TRIAL_ENDED, FactKind.TRIAL_ENDED, FactKind.STUDY_ENDED]
+
+
+def test_serve_starts_a_publisher_again_that_went_away(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(engine, "REVIVE_SECONDS", 0.5)
+    monkeypatch.setattr(Session, "pool", lambda session: job.pool)
+    monkeypatch.setattr(NoPublisher, "made", [])
+    job.store.request_cancel(job.id)
+    serving = threading.Thread(
+        target=engine.serve, args=(job.store, job.places, lambda progress: None, job.stop), daemon=True
+    )
+    began = time.monotonic()
+    serving.start()
+    while not NoPublisher.made:
+        time.sleep(0.01)
+    NoPublisher.made[0].gone = True
+    while len(NoPublisher.made) < 2 and time.monotonic() - began < 10:
+        time.sleep(0.01)
+    assert time.monotonic() - began >= 0.5  # not again and again, where it can't run
+    assert len(NoPublisher.made) == 2
+    job.stop.set()
+    serving.join(10)
+    assert not serving.is_alive()
+    assert all(publisher.gone for publisher in NoPublisher.made)
