@@ -3,8 +3,8 @@
 Each trial gets a sampler of its own, seeded by the study's seed and the trial's number, so that the draws of a trial
 do not depend on how many trials this process has proposed before it: a study that goes on after a stop proposes what it
 would have proposed without one. Optuna's samplers read all they know of earlier trials from the study; what else they
-keep is a starting point for the fit of `GPSampler`, and caches. CMA-ES is the exception: its state is a pickle, which is
-not kept, and after a stop it is built again from the trials, a generation with each proposal (`search.study`).
+keep is a starting point for the fit of `GPSampler`, and caches. CMA-ES is the exception: its state is a pickle, which
+is not kept, and after a stop it is built again from the trials, a generation with each proposal (`search.study`).
 """
 
 from __future__ import annotations
