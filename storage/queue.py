@@ -115,9 +115,22 @@ def _hint(name: str, label: str, names: Sequence[str]) -> str:
     return "; `neurosweep list` shows the studies that are there" if names else ": none has been submitted yet"
 
 
-def claim(connection: sa.Connection, dispatcher: str, lease_seconds: float, study_id: int | None) -> Claim | None:
-    """Takes the oldest study that waits, or whose dispatcher has not renewed its lease, in one statement."""
+def claim(
+    connection: sa.Connection, dispatcher: str, lease_seconds: float, study_id: int | None, again: bool = False
+) -> Claim | None:
+    """Takes the oldest study that waits, or whose dispatcher has not renewed its lease, in one statement.
+
+    Args:
+        again: The answer to an earlier try was lost: a study that this dispatcher holds is that try's.
+    """
     clock = now(connection)
+    if again:
+        held = sa.and_(study.c.state == StudyState.RUNNING, study.c.leased_until >= clock)
+        mine = sa.select(*_COLUMNS, study.c.token).where(held, study.c.dispatcher == dispatcher)
+        if study_id is not None:
+            mine = mine.where(study.c.id == study_id)
+        if (row := connection.execute(mine).first()) is not None:
+            return _to_claim(row._mapping)
     waiting = sa.or_(
         study.c.state == StudyState.QUEUED,
         sa.and_(study.c.state == StudyState.RUNNING, study.c.leased_until < clock),
@@ -141,9 +154,11 @@ def claim(connection: sa.Connection, dispatcher: str, lease_seconds: float, stud
         )
         .returning(*_COLUMNS, study.c.token)
     ).one_or_none()
-    if row is None:
-        return None
-    values = dict(row._mapping)
+    return None if row is None else _to_claim(row._mapping)
+
+
+def _to_claim(found: sa.RowMapping) -> Claim:
+    values = dict(found)
     token = values.pop("token")
     return Claim(study=StudyRecord(**{**values, "state": StudyState(values["state"])}), token=token)
 

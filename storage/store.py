@@ -96,7 +96,10 @@ class Store:
 
     def claim(self, dispatcher: str, lease_seconds: float = 30.0, study_id: int | None = None) -> Claim | None:
         """Takes the oldest waiting study, or the given one; None where there is nothing to take."""
-        return self._write(lambda connection: queue.claim(connection, dispatcher, lease_seconds, study_id))
+        tries = itertools.count()
+        return self._write(
+            lambda connection: queue.claim(connection, dispatcher, lease_seconds, study_id, again=next(tries) > 0)
+        )
 
     def renew(self, claim: Claim, lease_seconds: float) -> bool:
         """The heartbeat.

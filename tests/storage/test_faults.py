@@ -77,6 +77,17 @@ def test_a_submission_whose_answer_is_lost_is_one_study(store: Store, lose_the_n
     assert [summary.study for summary in store.list_studies()] == [again, before]
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_a_claim_whose_answer_is_lost_is_held(store: Store, lose_the_next_answer: Any, given: bool) -> None:
+    study = store.submit(new_study())
+    lose_the_next_answer()
+    claim = store.claim("mine", study_id=study.id if given else None)
+    assert claim is not None
+    assert (claim.study.id, claim.token) == (study.id, 1)
+    assert store.renew(claim, 30.0) is False
+    assert store.claim("another") is None
+
+
 def test_a_batch_whose_answer_is_lost_is_written_once(store: Store, lose_the_next_answer: Any) -> None:
     claim = claimed(store)
     store.record(claim, Batch(proposed=(proposed(0),)))
