@@ -11,9 +11,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Self
 
 from neurosweep.errors import BadInputError, LeaseLostError, NeurosweepError
@@ -30,6 +30,7 @@ from search.study import Proposals
 from search.validation import read_data
 from storage.records import Claim, Fact, FactKind, StudyRecord, StudyState, TrialState
 from storage.store import Store
+from trainer.data.dataset import Dataset
 from trainer.work import Metric
 
 if TYPE_CHECKING:
@@ -180,18 +181,7 @@ class Session:
     def _work(self, store: Store, claim: Claim, lease: Lease) -> None:
         started = time.monotonic()
         label = claim.study.label
-        self._on_progress(Progress(label=label, metric="", stage="reading data", total=claim.study.trials))
-        # Ray takes seconds to start; the data are read meanwhile.
-        reading = self._reader.submit(read_data, StudySpec.from_mapping(claim.study.spec))
-        # So are the libraries that the end needs (plots, statistics): more than a second of imports.
-        ending = self._reader.submit(importlib.import_module, "search.outcome")
-        self.pool()
-        spec, dataset = reading.result()
-        if claim.study.split_hash not in (None, dataset.split_hash):
-            raise BadInputError(
-                "The data are not those that this study began with: its splits would mix. Submit a new study.",
-                spec.data.source,
-            )
+        spec, dataset, ending = self._read(claim)
         metric = Metric(spec.metric or Metric.ERROR)
         self._on_progress(Progress(label=label, metric=metric, stage="starting workers", total=claim.study.trials))
         pool = self._ready_pool(spec)
@@ -218,13 +208,17 @@ class Session:
         )
         dispatcher.work()
         if lease.cancelled():
+            state = StudyState.CANCELLED
             dispatcher.cancel()
-            store.finish(claim, StudyState.CANCELLED, facts=self._ended_facts(store, claim))
+            store.finish(claim, state, facts=self._ended_facts(store, claim))
         elif self._stop.is_set():
-            store.finish(claim, StudyState.STOPPED, facts=self._ended_facts(store, claim))
+            state = StudyState.STOPPED
+            store.finish(claim, state, facts=self._ended_facts(store, claim))
         elif proposals.best() is None:
-            store.finish(claim, StudyState.FAILED, error=_why_none(store, claim), facts=self._ended_facts(store, claim))
+            state = StudyState.FAILED
+            store.finish(claim, state, error=_why_none(store, claim), facts=self._ended_facts(store, claim))
         else:
+            state = StudyState.FINISHED
             self._on_progress(dispatcher.progress("testing the winner"))
             result = ending.result().conclude(
                 claim=claim,
@@ -240,8 +234,25 @@ class Session:
                 started=started,
             )
             lease.check()
-            store.finish(claim, StudyState.FINISHED, result=result, facts=self._ended_facts(store, claim))
-        self._on_progress(dispatcher.progress("done"))
+            store.finish(claim, state, result=result, facts=self._ended_facts(store, claim))
+        self._on_progress(dispatcher.progress(state.value))
+
+    def _read(self, claim: Claim) -> tuple[StudySpec, Dataset, Future[ModuleType]]:
+        """The study with what its data say, its data, and the room for its end, which is still being imported."""
+        label = claim.study.label
+        self._on_progress(Progress(label=label, metric="", stage="reading data", total=claim.study.trials))
+        # Ray takes seconds to start; the data are read meanwhile.
+        reading = self._reader.submit(read_data, StudySpec.from_mapping(claim.study.spec))
+        # So are the libraries that the end needs (plots, statistics): more than a second of imports.
+        ending = self._reader.submit(importlib.import_module, "search.outcome")
+        self.pool()
+        spec, dataset = reading.result()
+        if claim.study.split_hash not in (None, dataset.split_hash):
+            raise BadInputError(
+                "The data are not those that this study began with: its splits would mix. Submit a new study.",
+                spec.data.source,
+            )
+        return spec, dataset, ending
 
     def _ready_pool(self, spec: StudySpec) -> Pool:
         pool, workers = self.pool(), spec.workers
