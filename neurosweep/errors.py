@@ -53,6 +53,10 @@ class DataError(BadInputError):
     key: str | None = None
 
 
+class StudyTakenError(BadInputError):
+    """Another process works on this study."""
+
+
 class UnreachableError(NeurosweepError):
     """A database, a Ray cluster or an MLflow server that was asked for does not answer."""
 

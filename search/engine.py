@@ -16,7 +16,7 @@ from dataclasses import replace
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Self
 
-from neurosweep.errors import BadInputError, LeaseLostError, NeurosweepError
+from neurosweep.errors import BadInputError, LeaseLostError, NeurosweepError, StudyTakenError
 from search.checkpoint import Checkpoint
 from search.dispatcher import Dispatcher, Signals
 from search.lease import Lease
@@ -54,12 +54,13 @@ def run_study(
         The study as it ended: finished, failed, stopped or cancelled.
 
     Raises:
-        BadInputError: Another process works on it, or its data don't fit.
+        StudyTakenError: Another process works on it.
+        BadInputError: Its data don't fit.
         NeurosweepError: What else kept it from running; the study is marked as failed.
     """
     claim = store.claim(_dispatcher_name(), study_id=study_id)
     if claim is None:
-        raise BadInputError(
+        raise StudyTakenError(
             "Another process is working on this study (`neurosweep watch` shows it), or died less than 30 s ago: then "
             "try again in half a minute."
         )

@@ -19,6 +19,7 @@ from search.commands.words import age
 from storage.records import StudyState
 
 if TYPE_CHECKING:
+    from search.places import Places
     from storage.records import StudyRecord
     from storage.store import Store
 
@@ -88,13 +89,17 @@ def watch(study: str, as_json: bool) -> int:
     """
     where = places()
     store = open_store(where)
-    record = store.find(study)
+    return follow(store, store.find(study), where, as_json)
+
+
+def follow(store: Store, study: StudyRecord, where: Places, as_json: bool) -> int:
+    """Show a study that another process works on until it ends, then its result."""
     try:
-        record = _follow(store, record)
+        ended = _ended(store, study)
     except KeyboardInterrupt:
-        tell(f"{record.label} goes on; look again with: neurosweep watch {record.label}")
+        tell(f"{study.label} goes on; look again with: neurosweep watch {study.label}")
         return INTERRUPTED
-    return show_end(store, record, where, as_json)
+    return show_end(store, ended, where, as_json)
 
 
 @click.command(cls=Command)
@@ -152,7 +157,7 @@ def no_best(study: StudyRecord) -> BadInputError | StudyFailedError:
     )
 
 
-def _follow(store: Store, study: StudyRecord) -> StudyRecord:
+def _ended(store: Store, study: StudyRecord) -> StudyRecord:
     from search.commands.screen import open_screen
 
     with open_screen() as screen:

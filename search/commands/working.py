@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from neurosweep.errors import BadInputError
+from neurosweep.errors import BadInputError, StudyTakenError
 from search.commands.files import read_new_study
+from search.commands.looking import follow
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say, tell
 from search.commands.screen import open_screen
@@ -46,8 +47,13 @@ def run(file: Path, as_json: bool) -> int:
     store = open_store(where)
     from search.validation import lines_of
 
-    with lines_of(file):
-        return _work_on(store, store.submit(new), where, as_json)
+    study = store.submit(new)
+    try:
+        with lines_of(file):
+            return _work_on(store, study, where, as_json)
+    except StudyTakenError:
+        tell(f"a `neurosweep serve` on this database has taken {study.label}; Control-C leaves it to that one")
+        return follow(store, study, where, as_json)
 
 
 @click.command(cls=Command)

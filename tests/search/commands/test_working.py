@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from neurosweep.errors import DataError
+from neurosweep.errors import DataError, StudyTakenError
 from search.places import Places
 from search.progress import Progress
 from storage.records import StudyRecord, StudyState
@@ -191,3 +191,16 @@ def test_a_second_signal_ends_at_once_even_where_the_engine_hangs(study_file: st
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "ended at once; go on with: neurosweep resume digits"
+
+
+def test_a_study_that_a_serve_takes_first_is_followed_to_its_result(
+    engine: Any, study_file: str, call: Call, shelf: Shelf
+) -> None:
+    def run_study(store: Store, study_id: int, *others: Any) -> StudyRecord:
+        ends_as(StudyState.FINISHED)(store, study_id, *others)  # as the other process does meanwhile
+        raise StudyTakenError("Another process is working on this study.")
+
+    engine.run_study = run_study
+    ended = call("run", study_file, "--json")
+    assert (ended.status, ended.document["state"]) == (0, "finished")
+    assert "has taken digits" in ended.err
