@@ -233,14 +233,14 @@ class Dispatcher:
         live.best_epoch, live.validation = result.best_epoch, result.validation
 
     def _prune(self, trial: int) -> bool:
-        """Whether a paused trial ends here: the pruner says so, or the study is over and has a result without it.
+        """Whether a paused trial ends here: the pruner says so, or the target is met without it.
 
         One that runs again after a stop has passed the looks before the stop: its later epochs are recorded.
         """
         prune = self._proposals.should_prune(trial)
         if self._live[trial].epochs < self._recorded_epochs.get(trial, 0):
             return False
-        return prune or (self._spent() and self._counts[TrialState.COMPLETE] > 0)
+        return prune or self._target_met()
 
     def _finish(self, result: SegmentResult, live: _Live) -> None:
         """A trial that was trained to its end; without a finite metric it can't be compared, and is a failure."""
@@ -287,12 +287,15 @@ class Dispatcher:
     # What comes next
 
     def _spent(self) -> bool:
-        """Whether the study needs no further trial: its time is up or its target is met."""
-        budget = self._spec.budget
-        if budget.minutes is not None and time.monotonic() - self._started >= 60 * budget.minutes:
-            return True
-        best = self._proposals.best()
-        return budget.target is not None and best is not None and best[1] <= budget.target
+        """Whether no further trial begins. When the time is up, those under way are still trained to their end or
+        pruned, so that the best of them counts; and one trial there is, however short the time."""
+        minutes = self._spec.budget.minutes
+        time_is_up = minutes is not None and time.monotonic() - self._started >= 60 * minutes
+        return (time_is_up and self._asked > 0) or self._target_met()
+
+    def _target_met(self) -> bool:
+        target, best = self._spec.budget.target, self._proposals.best()
+        return target is not None and best is not None and best[1] <= target
 
     def _next_trial(self, worker: int) -> None:
         """Lines up a new trial for a worker: one that was left unfinished, else a proposal, while the budget lasts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,20 @@ def draw(
     """Writes ``history.png``, ``learning_curves.png``, ``importances.png``, ``parallel_coordinates.html`` and, where
     there is a winner, ``confusion_matrix.png`` or ``predicted_against_true.png`` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a glyph that the font lacks, or of a class's long name
+        _draw_all(folder, metric, trials, epochs, study, dataset, test)
+
+
+def _draw_all(
+    folder: Path,
+    metric: str,
+    trials: Sequence[TrialRecord],
+    epochs: Sequence[EpochRow],
+    study: optuna.Study,
+    dataset: Dataset | None,
+    test: TestResult | None,
+) -> None:
     _history(folder / "history.png", metric, trials)
     _learning_curves(folder / "learning_curves.png", metric, trials, epochs)
     _importances(folder / "importances.png", study)

@@ -434,25 +434,27 @@ def test_when_the_target_is_met_what_is_under_way_ends_at_its_next_look(study: C
     assert [(t.state, t.epochs) for t in work.trials()] == [(TrialState.COMPLETE, 10), (TrialState.PRUNED, 10)]
 
 
-def test_a_study_whose_time_is_up_proposes_nothing(study: Callable[..., Study]) -> None:
+def test_a_study_whose_time_is_up_before_it_begins_has_one_trial_all_the_same(study: Callable[..., Study]) -> None:
     work = study(budget={"minutes": 1})
     work.work(InProcessPool(), started=time.monotonic() - 61)
-    assert work.trials() == []
+    assert work.states() == [TrialState.COMPLETE]
 
 
-def test_when_the_time_is_up_the_study_waits_for_one_complete_trial_and_no_more(study: Callable[..., Study]) -> None:
+def test_when_the_time_is_up_no_trial_begins_and_those_under_way_are_trained_to_their_end(
+    study: Callable[..., Study],
+) -> None:
     work = study(search={"pruner": "median"}, budget={"trials": 50, "minutes": 1, "epochs": 20})
     pool = InProcessPool()
 
     def change(each: TrialWork, result: SegmentResult) -> SegmentResult:
         if each.until == 2:
             time.sleep(1.5)
-        return done_early(each, result)
+        return result
 
     pool.change = change
     work.work(pool, started=time.monotonic() - 58)  # two seconds are left, and three are slept
 
-    assert [(t.state, t.epochs) for t in work.trials()] == [(TrialState.COMPLETE, 10), (TrialState.PRUNED, 10)]
+    assert [(t.state, t.epochs) for t in work.trials()] == [(TrialState.COMPLETE, 20)] * 2
     assert work.shown[-1].left == 0
 
 

@@ -100,7 +100,11 @@ def test_data_that_do_not_fit_exit_2(engine: Any, study_file: str, call: Call) -
 
     engine.run_study = run_study
     ended = call("run", study_file)
-    assert (ended.status, ended.out, ended.err) == (2, "", "error: data.csv: The column 'x' is not there.\n")
+    assert (ended.status, ended.out, ended.err) == (
+        2,
+        "",
+        "error: study.yaml:2, data.source: data.csv: The column 'x' is not there.\n",
+    )
 
 
 def test_resume_goes_on_with_more_trials(engine: Any, shelf: Shelf, call: Call) -> None:
