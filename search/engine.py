@@ -82,6 +82,8 @@ def serve(store: Store, places: Places, on_progress: OnProgress, stop: threading
                 continue
             try:
                 session.work(store, claim)
+                if store.study(claim.study.id).state is StudyState.STOPPED:
+                    store.requeue(claim.study.id)  # nobody wanted it to stop: the next `serve` goes on with it
             except LeaseLostError:
                 continue
             except NeurosweepError as error:
@@ -183,6 +185,9 @@ class Session:
         started = time.monotonic()
         label = claim.study.label
         spec, dataset, ending = self._read(claim)
+        if self._stop.is_set():
+            store.finish(claim, StudyState.STOPPED)
+            return
         metric = Metric(spec.metric or Metric.ERROR)
         self._on_progress(Progress(label=label, metric=metric, stage="starting workers", total=claim.study.trials))
         pool = self._ready_pool(spec)

@@ -29,6 +29,7 @@ def study_document(
     trials: Sequence[TrialRecord] | None = None,
     run: MlflowRun | None = None,
     tracking: str | None = None,
+    unpublished: int | None = None,
 ) -> Document:
     """One study in the contract's words.
 
@@ -37,6 +38,7 @@ def study_document(
         trials: Its trials, where the caller has read them: they tell the best one before the study has a result.
         run: Its parent run in MLflow, where it is known.
         tracking: MLflow's address; its password is left out.
+        unpublished: How many of its facts MLflow has not been told yet.
     """
     study, result = summary.study, summary.study.result or {}
     leading = leaders(trials or ())
@@ -54,6 +56,7 @@ def study_document(
         "splits": result.get("splits"),
         "seconds": result.get("seconds") or _seconds(study),
         "mlflow": mlflow,
+        "unpublished": unpublished,
         "worth": result.get("worth") or [],
         "chance": result.get("chance"),
         "leader": result.get("leader") or [trial_figures(trial) for trial in leading[:SHOWN]],

@@ -15,6 +15,7 @@ from search.commands.options import Command, json_option, places
 from search.commands.output import print_json
 from search.commands.studies import open_store
 from search.commands.words import plain
+from storage.records import StudyState
 
 if TYPE_CHECKING:
     from storage.records import StudyRecord
@@ -60,7 +61,12 @@ def _model_address(store: Store, study: StudyRecord) -> str:
     """The address of this study's own model: the alias `champion` may by now be that of a later study of the name."""
     best = (study.result or {}).get("best")
     if best is None:
-        raise no_best(study)
+        if study.state is StudyState.FAILED:
+            raise no_best(study)
+        raise BadInputError(
+            f"The model is made when the study ends, and it is {study.state}. See: neurosweep status {study.label}",
+            study.label,
+        )
     run = store.mlflow_run(study.id)
     if run is None:
         raise BadInputError("The model is not in MLflow yet: it waits until MLflow answers.", study.label)

@@ -23,9 +23,21 @@ def open_store(where: Places) -> Store:
 
 def document_of(store: Store, study: StudyRecord, where: Places) -> Document:
     """Everything that is known of one study."""
-    return study_document(
-        store.summary(study.id), store.trials(study.id), run=store.mlflow_run(study.id), tracking=where.tracking
+    run = store.mlflow_run(study.id)
+    document = study_document(
+        store.summary(study.id),
+        store.trials(study.id),
+        run=run,
+        tracking=where.tracking,
+        unpublished=store.pending_facts(study.id),
     )
+    best = document["best"]
+    if best and best["model"]:
+        if document["unpublished"]:
+            best["model"] = None  # MLflow has not got it yet
+        elif run is not None and store.find(study.name).id != study.id:
+            best["model"] = f"runs:/{run.run_id}/champion"  # the alias is a later study's
+    return document
 
 
 def show_end(store: Store, study: StudyRecord, where: Places, as_json: bool) -> int:
@@ -39,10 +51,12 @@ def show_end(store: Store, study: StudyRecord, where: Places, as_json: bool) -> 
         tell(f"error: {study.label}: {study.error or 'the study failed'}")
         return 1
     if study.state in (StudyState.STOPPED, StudyState.CANCELLED):
-        tell(resume_hint(study))
+        tell(resume_hint(store, study))
         return INTERRUPTED
     return 0
 
 
-def resume_hint(study: StudyRecord) -> str:
-    return f"go on with: neurosweep resume {study.label}"
+def resume_hint(store: Store, study: StudyRecord) -> str:
+    """Names the study so that it is found, whatever has been submitted under its name since."""
+    newest = store.find(study.name).id == study.id
+    return f"go on with: neurosweep resume {study.label if newest else f'{study.name}@{study.number}'}"

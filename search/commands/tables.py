@@ -132,6 +132,8 @@ def _show_next_steps(document: Document, best: dict[str, Any]) -> None:
     if best["model"]:
         say(f"Model              {best['model']}")
         say(f"Predict new rows   neurosweep predict {study} FILE")
+    elif document["unpublished"] and document["state"] == "finished":
+        say("Model              reaches MLflow when it answers: the next run, resume or serve tells it the rest")
     say(f"See it in MLflow   neurosweep ui {study}")
 
 

@@ -124,7 +124,7 @@ def _work_on(store: Store, study: StudyRecord, where: Places, as_json: bool) -> 
     from search.engine import run_study
 
     screen = open_screen()
-    hint = resume_hint(study)
+    hint = resume_hint(store, study)
     with stop_on_signals(screen.stopping, lambda: f"ended at once; {hint}") as stop, _stdout_kept_clean(), screen:
         ended = run_study(store, study.id, where, screen.show, stop)
     return show_end(store, ended, where, as_json)

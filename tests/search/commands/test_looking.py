@@ -9,7 +9,7 @@ import pytest
 
 from search.commands.documents import stored_progress
 from search.progress import WorkerActivity
-from storage.records import StudyState
+from storage.records import MlflowRun, StudyState
 from tests.search.commands.shelf import PARAMS, Call, Shelf, environment
 
 KEYS = {
@@ -21,6 +21,7 @@ KEYS = {
     "splits",
     "seconds",
     "mlflow",
+    "unpublished",
     "worth",
     "chance",
     "leader",
@@ -225,3 +226,23 @@ def test_cancel_ends_a_queued_study_and_asks_a_running_one(shelf: Shelf, call: C
     assert "will stop" in call("cancel", "letters").out
     assert shelf.store.find("letters").cancel_requested
     assert call("cancel", "letters", "--json").document["study"] == "letters"
+
+
+def test_an_older_studys_own_model_is_named_when_the_alias_is_a_later_ones(
+    shelf: Shelf, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(shelf.store), "mlflow_run", lambda *_: MlflowRun(experiment_id="1", run_id="r1"))
+    shelf.finished()
+    assert call("best", "digits", "--json").document["best"]["model"] == "models:/digits@champion"
+    shelf.queued()
+    assert call("best", "digits@1", "--json").document["best"]["model"] == "runs:/r1/champion"
+
+
+def test_a_model_that_mlflow_has_not_got_is_not_named(
+    shelf: Shelf, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(shelf.store), "pending_facts", lambda *_: 3)
+    shelf.finished()
+    document = call("best", "digits", "--json").document
+    assert (document["best"]["model"], document["unpublished"]) == (None, 3)
+    assert "reaches MLflow when it answers" in call("best", "digits").out

@@ -208,3 +208,14 @@ def test_a_study_that_a_serve_takes_first_is_followed_to_its_result(
     ended = call("run", study_file, "--json")
     assert (ended.status, ended.document["state"]) == (0, "finished")
     assert "has taken digits" in ended.err
+
+
+def test_the_last_line_names_the_study_even_when_another_took_its_name_meanwhile(
+    engine: Any, study_file: str, call: Call, shelf: Shelf
+) -> None:
+    def run_study(store: Store, study_id: int, *others: Any) -> StudyRecord:
+        shelf.queued()
+        return ends_as(StudyState.STOPPED, good=False)(store, study_id, *others)
+
+    engine.run_study = run_study
+    assert call("run", study_file).err.splitlines()[-1] == "go on with: neurosweep resume digits@1"
