@@ -151,3 +151,26 @@ def test_serve_starts_a_publisher_again_that_went_away(job: Job, monkeypatch: py
     serving.join(10)
     assert not serving.is_alive()
     assert all(publisher.gone for publisher in NoPublisher.made)
+
+
+def test_serve_puts_back_what_it_leaves_unfinished_so_that_the_next_one_goes_on(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "pool", lambda session: job.pool)
+    monkeypatch.setattr(Session, "_close_pool", lambda session: None)
+    job.stop_after(1)
+    engine.serve(job.store, job.places, lambda progress: None, job.stop)
+    assert job.state is StudyState.QUEUED
+    assert job.states().count(TrialState.RUNNING) == 2
+
+    job.stop.clear()
+    job.pool.change = lambda work, result: result
+    job.work()
+    assert job.store.study(job.id).state is StudyState.FINISHED
+    assert job.states() == [TrialState.COMPLETE] * 6
+
+
+def test_a_stop_while_the_data_are_read_starts_no_trial(job: Job) -> None:
+    job.on_progress = lambda progress: job.stop.set()
+    job.work()
+    assert (job.state, job.states()) == (StudyState.STOPPED, [])

