@@ -38,13 +38,13 @@ def team() -> Iterator[Team]:
 
 @pytest.fixture(scope="module")
 def finished(team: Team) -> dict[str, Any]:
-    """The study, submitted where `docker compose exec dispatcher` would, as `status` shows it at its end."""
+    """The study, submitted where `docker compose exec dispatcher` would, as `status` shows it when MLflow has all of it."""
     (team.folder / "study.yaml").write_text(STUDY)
     team.run("dispatcher", ["neurosweep", "submit", "study.yaml"])
     end = time.monotonic() + 240
     while time.monotonic() < end:
         status: dict[str, Any] = json.loads(team.run("dispatcher", ["neurosweep", "status", "iris-team", "--json"]))
-        if status["state"] not in ("queued", "running"):
+        if status["state"] not in ("queued", "running") and status["unpublished"] == 0:
             return status
         assert team.is_alive("dispatcher"), team.log("dispatcher")
         time.sleep(1)

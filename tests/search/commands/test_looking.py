@@ -245,4 +245,4 @@ def test_a_model_that_mlflow_has_not_got_is_not_named(
     shelf.finished()
     document = call("best", "digits", "--json").document
     assert (document["best"]["model"], document["unpublished"]) == (None, 3)
-    assert "reaches MLflow when it answers" in call("best", "digits").out
+    assert "not in MLflow yet" in call("best", "digits").out
