@@ -38,7 +38,7 @@ def team() -> Iterator[Team]:
 
 @pytest.fixture(scope="module")
 def finished(team: Team) -> dict[str, Any]:
-    """The study, submitted where `docker compose exec dispatcher` would, as `status` shows it when MLflow has all of it."""
+    """The study, submitted where `docker compose exec dispatcher` would; its `status` when MLflow has all of it."""
     (team.folder / "study.yaml").write_text(STUDY)
     team.run("dispatcher", ["neurosweep", "submit", "study.yaml"])
     end = time.monotonic() + 240
