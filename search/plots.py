@@ -43,27 +43,15 @@ def draw(
     folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a glyph that the font lacks, or of a class's long name
-        _draw_all(folder, metric, trials, epochs, study, dataset, test)
-
-
-def _draw_all(
-    folder: Path,
-    metric: str,
-    trials: Sequence[TrialRecord],
-    epochs: Sequence[EpochRow],
-    study: optuna.Study,
-    dataset: Dataset | None,
-    test: TestResult | None,
-) -> None:
-    _history(folder / "history.png", metric, trials)
-    _learning_curves(folder / "learning_curves.png", metric, trials, epochs)
-    _importances(folder / "importances.png", study)
-    _parallel_coordinates(folder / "parallel_coordinates.html", metric, trials)
-    if dataset is not None and test is not None:
-        if dataset.task is Task.CLASSIFICATION:
-            _confusion(folder / "confusion_matrix.png", dataset, test)
-        else:
-            _predicted_against_true(folder / "predicted_against_true.png", dataset, test)
+        _history(folder / "history.png", metric, trials)
+        _learning_curves(folder / "learning_curves.png", metric, trials, epochs)
+        _importances(folder / "importances.png", study)
+        _parallel_coordinates(folder / "parallel_coordinates.html", metric, trials)
+        if dataset is not None and test is not None:
+            if dataset.task is Task.CLASSIFICATION:
+                _confusion(folder / "confusion_matrix.png", dataset, test)
+            else:
+                _predicted_against_true(folder / "predicted_against_true.png", dataset, test)
 
 
 def _measured(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -34,9 +34,9 @@ def document_of(store: Store, study: StudyRecord, where: Places) -> Document:
     best = document["best"]
     if best and best["model"]:
         if document["unpublished"]:
-            best["model"] = None  # MLflow has not got it yet
-        elif run is not None and store.find(study.name).id != study.id:
-            best["model"] = f"runs:/{run.run_id}/champion"  # the alias is a later study's
+            document["best"] = {**best, "model": None}  # MLflow has not got it yet
+        elif run is not None and not _is_newest(store, study):
+            document["best"] = {**best, "model": f"runs:/{run.run_id}/champion"}  # the alias is a later study's
     return document
 
 
@@ -58,5 +58,10 @@ def show_end(store: Store, study: StudyRecord, where: Places, as_json: bool) -> 
 
 def resume_hint(store: Store, study: StudyRecord) -> str:
     """Names the study so that it is found, whatever has been submitted under its name since."""
-    newest = store.find(study.name).id == study.id
-    return f"go on with: neurosweep resume {study.label if newest else f'{study.name}@{study.number}'}"
+    label = study.label if _is_newest(store, study) else f"{study.name}@{study.number}"
+    return f"go on with: neurosweep resume {label}"
+
+
+def _is_newest(store: Store, study: StudyRecord) -> bool:
+    """Whether its name alone finds this study."""
+    return store.find(study.name).id == study.id

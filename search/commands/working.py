@@ -42,11 +42,11 @@ def run(file: Path, as_json: bool) -> int:
       neurosweep run study.yaml
       neurosweep run study.yaml --json > result.json
     """
+    from search.validation import lines_of
+
     new = read_new_study(file)
     where = places()
     store = open_store(where)
-    from search.validation import lines_of
-
     study = store.submit(new)
     try:
         with lines_of(file):
