@@ -28,7 +28,7 @@ class Progress:
     Attributes:
         label: ``name`` or ``name@N``.
         stage: What is going on in a few words: ``reading data``, ``starting workers``, ``training``, ``testing the
-            winner``, ``done``, ``publishing to MLflow``, or how it failed.
+            winner``, the state it ended in, ``publishing to MLflow``, or how it failed.
         complete, pruned, failed, running: Trials in each state; `total` is what was asked for.
         best_value: The best trial's validation metric; None before there is one.
         best_params: The best trial's settings under the study file's names.
