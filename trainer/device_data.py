@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,18 +30,55 @@ class Scale(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        return (images.float() - self.mean) / self.std
+        return (images.to(self.mean.dtype) - self.mean) / self.std
 
 
-@dataclass(frozen=True)
+SCALED_BYTES = 256 * 1024**2
+"""A split that takes at most this much when it is scaled is kept so; of larger ones each batch is scaled anew."""
+
+
 class DeviceSplit:
-    """`Split` on the device, in the same types: 8-bit images stay 8-bit until a batch is taken."""
+    """`Split` on the device, in the same types, and the batches that networks see.
 
-    inputs: Tensor
-    targets: Tensor
+    Args:
+        inputs: (rows, features), or (rows, channels, height, width), 8-bit or float.
+        targets: (rows,).
+        scale: From a batch of `inputs` to what a network takes.
+        dtype: Of what a network takes.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor, scale: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+        self.inputs, self.targets = inputs, targets
+        self._scale, self._dtype = scale, dtype
+        self._small = inputs.numel() * dtype.itemsize <= SCALED_BYTES
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def images(self, rows: Tensor | slice) -> Tensor:
+        """These rows, scaled, in their own shape."""
+        if self._small:
+            return self._scaled[rows]
+        return self._scale(self.inputs[rows]).to(self._dtype)
+
+    def flat(self, rows: Tensor | slice) -> Tensor:
+        """These rows, scaled and flattened, with a 1 behind each: (rows, features + 1)."""
+        if self._small:
+            return self._flat[rows]
+        return _with_ones(self.images(rows))
+
+    @functools.cached_property
+    def _scaled(self) -> Tensor:
+        return self._scale(self.inputs).to(self._dtype)
+
+    @functools.cached_property
+    def _flat(self) -> Tensor:
+        return _with_ones(self._scaled if "_scaled" in self.__dict__ else self._scale(self.inputs).to(self._dtype))
+
+
+def _with_ones(inputs: Tensor) -> Tensor:
+    flat = inputs.flatten(start_dim=1)
+    return torch.cat((flat, flat.new_ones(len(flat), 1)), dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +86,21 @@ class DeviceData:
     """What a trial learns from.
 
     Attributes:
-        scale: From a batch of `DeviceSplit.inputs` to the network's inputs.
         input_shape: (features,) or (channels, height, width).
         outputs: Classes, or 1 for regression.
         target_mean: For regression, in the target's units, as is `target_std`; 0 and 1 for classification.
+        dtype: Of the weights, and of what the networks compute.
     """
 
     train: DeviceSplit
     validation: DeviceSplit
-    scale: Callable[[Tensor], Tensor]
     task: Task
     input_shape: tuple[int, ...]
     outputs: int
     target_mean: float
     target_std: float
     device: torch.device
+    dtype: torch.dtype = torch.float32
 
 
 def make_scale(preprocessing: Preprocessing) -> nn.Module:
@@ -72,9 +110,14 @@ def make_scale(preprocessing: Preprocessing) -> nn.Module:
     return nn.Identity()
 
 
-def to_device(split: Split, device: torch.device) -> DeviceSplit:
+def to_device(
+    split: Split, device: torch.device, scale: Callable[[Tensor], Tensor], dtype: torch.dtype = torch.float32
+) -> DeviceSplit:
     """On a CPU the tensors share the arrays' memory, so that workers of one machine share Ray's copy."""
-    return DeviceSplit(_tensor(split.inputs).to(device), _tensor(split.targets).to(device))
+    targets = _tensor(split.targets).to(device)
+    if targets.is_floating_point():
+        targets = targets.to(dtype)
+    return DeviceSplit(_tensor(split.inputs).to(device), targets, scale, dtype)
 
 
 def _tensor(array: Array) -> Tensor:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, l1_loss, mse_loss
+from torch.nn.functional import cross_entropy
 
 from trainer.data.dataset import Task
+from trainer.device_data import DeviceSplit
 from trainer.work import Metric
+
+ROWS_AT_ONCE = 256
+"""Rows of an evaluated batch: few enough for a CPU's caches."""
 
 
 class Figures(NamedTuple):
@@ -21,40 +23,50 @@ class Figures(NamedTuple):
     metric: float
 
 
-def loss_function(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
-    """Mean over the rows of the cross-entropy, or of the squared error of the standardised target.
+def losses(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
+    """What networks learn by: the cross-entropy, or the squared error of the standardised target.
 
-    The function takes outputs (rows, outputs) and targets (rows,).
+    Args:
+        outputs: (..., rows, outputs).
+        targets: (..., rows).
+
+    Returns:
+        The mean over the rows, (...).
     """
-    return cross_entropy if task is Task.CLASSIFICATION else _squared_error
+    if task is Task.CLASSIFICATION:
+        return _log_loss(outputs, targets)
+    return (outputs.squeeze(-1) - targets).square().mean(dim=-1)
 
 
-def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    return mse_loss(outputs.squeeze(1), targets)
+def _log_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    rows = cross_entropy(outputs.flatten(end_dim=-2), targets.flatten(), reduction="none")
+    return rows.view(targets.shape).mean(dim=-1)
 
 
 def score(metric: Metric, outputs: Tensor, targets: Tensor, target_std: float) -> Tensor:
-    """The metric of outputs (rows, outputs) against targets (rows,), as a tensor without dimensions; smaller is better.
+    """The metric of outputs (..., rows, outputs) against targets (..., rows), as (...); smaller is better.
 
     Args:
         target_std: For regression, the unit of the standardised outputs and targets, in the target's units.
     """
     match metric:
         case Metric.ERROR:
-            return (outputs.argmax(dim=1) != targets).double().mean()
+            return (outputs.argmax(dim=-1) != targets).double().mean(dim=-1)
         case Metric.BALANCED_ERROR:
             return _balanced_error(outputs, targets)
         case Metric.LOG_LOSS:
-            return cross_entropy(outputs, targets)
+            return _log_loss(outputs, targets)
         # In double precision: a target of 1e-24 or 1e20 has no square in float32.
         case Metric.MSE:
-            return _squared_error(outputs, targets).double() * target_std**2
+            return (outputs.squeeze(-1) - targets).square().mean(dim=-1).double() * target_std**2
         case Metric.MAE:
-            return l1_loss(outputs.squeeze(1), targets).double() * target_std
+            return (outputs.squeeze(-1) - targets).abs().mean(dim=-1).double() * target_std
 
 
 def _balanced_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """1 - the mean recall over the classes that occur in `targets`."""
+    if targets.dim() > 1:
+        return torch.stack([_balanced_error(*pair) for pair in zip(outputs, targets, strict=True)])
     classes = outputs.shape[1]
     rows = torch.bincount(targets, minlength=classes)
     hits = torch.bincount(targets[outputs.argmax(dim=1) == targets], minlength=classes)
@@ -62,29 +74,21 @@ def _balanced_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return 1 - (hits[occurs].double() / rows[occurs]).mean()
 
 
-def figures(outputs: Tensor, targets: Tensor, task: Task, metric: Metric, target_std: float) -> Figures:
-    """Loss and metric of all the rows together; waits for the device."""
-    loss = loss_function(task)(outputs, targets)
-    value = score(metric, outputs, targets, target_std)
-    return Figures(*torch.stack((loss.double(), value.double())).tolist())
+def figures(outputs: Tensor, targets: Tensor, task: Task, metric: Metric, target_std: float) -> list[Figures]:
+    """Loss and metric of several networks, over all their rows; waits for the device.
+
+    Args:
+        outputs: (networks, rows, outputs).
+        targets: (networks, rows).
+    """
+    loss = losses(task, outputs, targets).double()
+    value = score(metric, outputs, targets, target_std).double()
+    return [Figures(*pair) for pair in torch.stack((loss, value), dim=1).tolist()]
 
 
 @torch.inference_mode()
-def predict(
-    network: nn.Module, inputs: Tensor, scale: Callable[[Tensor], Tensor], between_batches: Callable[[], None]
-) -> Tensor:
-    """The network's float32 outputs (rows, outputs) for unscaled inputs, in their order, with dropout off.
-
-    Always in float32, so that what is measured is the network that is handed on.
-    """
+def predict(network: nn.Module, split: DeviceSplit) -> Tensor:
+    """The network's float32 outputs (rows, outputs) for a whole split, with dropout off."""
     network.eval()
-    outputs = []
-    for batch in torch.split(inputs, _rows_at_once(inputs)):
-        between_batches()
-        outputs.append(network(scale(batch)))
-    return torch.cat(outputs)
-
-
-def _rows_at_once(inputs: Tensor) -> int:
-    """Batches as large as pays on a CPU (its caches) and a GPU (its launches): 4,096 rows of 8x8, 64 of 224x224."""
-    return min(max(2**18 // math.prod(inputs.shape[1:]), 64), 8192)
+    starts = range(0, len(split), ROWS_AT_ONCE)
+    return torch.cat([network(split.images(slice(start, start + ROWS_AT_ONCE))) for start in starts])

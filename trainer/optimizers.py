@@ -3,29 +3,85 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
-import torch._dynamo  # the first optimizer would import it: seconds that belong to a worker's start
-from torch import nn
+from torch import Tensor
 
 from trainer.settings import OptimizerKind, Schedule, Settings
 
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+"""Adam's constants: the defaults of Kingma & Ba (2015), arXiv:1412.6980, and of PyTorch."""
 
-def make_optimizer(settings: Settings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Weight decay acts on every weight: as a penalty on the loss for adam and sgd, by itself for adamw.
 
-    ``fused=True`` updates all weights in one call; on a CPU a whole step of a small network under Adam is 1.2 to 1.5
-    times as fast with it.
+class Optimizer:
+    """Adam, AdamW or SGD with momentum over all of a trial's weights as one vector, with the trial's own values.
+
+    One call of the kernel behind `torch.optim`'s ``fused=True`` updates the vector: on a CPU 0.4 ns a weight, where
+    separate operations with a value for each weight would read and write the vector five times. Weight decay acts on
+    every weight: as a penalty on the loss for adam and sgd, by itself for adamw.
+
+    Args:
+        weights: The vector, changed in place by `step`.
+
+    Attributes:
+        gradient: The loss's gradient, of the shape of the weights; whoever calls `step` fills it in.
     """
-    rate, decay = settings.learning_rate, settings.weight_decay
-    match settings.optimizer:
-        case OptimizerKind.ADAM:
-            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
-        case OptimizerKind.ADAMW:
-            return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
-        case OptimizerKind.SGD:
-            return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=True)
+
+    def __init__(self, settings: Settings, weights: Tensor) -> None:
+        self._settings = settings
+        self._weights = weights
+        self.gradient = torch.zeros_like(weights)
+        moments = 1 if settings.optimizer is OptimizerKind.SGD else 2
+        self._moments = [torch.zeros_like(weights) for _ in range(moments)]
+        self._steps = torch.zeros((), device=weights.device)
+        # On a GPU a number of the host's would be frozen into a CUDA graph: a tensor can be changed between its runs.
+        on_gpu = weights.device.type == "cuda"
+        self._rate: float | Tensor = torch.zeros((), device=weights.device) if on_gpu else 0.0
+
+    @property
+    def state(self) -> list[Tensor]:
+        """All that a step changes besides the weights."""
+        return [*self._moments, self._steps]
+
+    def set_rate(self, rate: float) -> None:
+        if isinstance(self._rate, Tensor):
+            self._rate.fill_(rate)
+        else:
+            self._rate = rate
+
+    def step(self) -> None:
+        """Moves the weights along `gradient`."""
+        settings = self._settings
+        lists = [self._weights], [self.gradient]
+        if settings.optimizer is OptimizerKind.SGD:
+            torch._fused_sgd_(
+                *lists,
+                self._moments,
+                weight_decay=settings.weight_decay,
+                momentum=settings.momentum,
+                lr=self._rate,
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+                is_first_step=False,
+            )
+            return
+        self._steps.add_(1)
+        fused = torch._fused_adam_ if settings.optimizer is OptimizerKind.ADAM else torch._fused_adamw_
+        fused(
+            *lists,
+            [self._moments[0]],
+            [self._moments[1]],
+            [],
+            [self._steps],
+            lr=self._rate,
+            beta1=BETA1,
+            beta2=BETA2,
+            weight_decay=settings.weight_decay,
+            eps=EPSILON,
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 def learning_rate(settings: Settings, epoch: int, epochs: int) -> float:
@@ -37,8 +93,3 @@ def learning_rate(settings: Settings, epoch: int, epochs: int) -> float:
     if settings.schedule is Schedule.COSINE:
         return settings.learning_rate * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
     return settings.learning_rate
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate

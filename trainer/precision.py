@@ -28,7 +28,7 @@ def products_in(precision: Precision, device: torch.device) -> contextlib.Abstra
 
 
 def faster(float32_seconds: float, bfloat16_seconds: float) -> Precision:
-    """The precision to use, by the time that a step took in each."""
+    """The precision to use, by the time that an epoch took in each."""
     return Precision.BFLOAT16 if bfloat16_seconds * WORTHWHILE <= float32_seconds else Precision.FLOAT32
 
 
@@ -46,7 +46,7 @@ class PrecisionChoice:
 
     Args:
         can_win: Whether the device is a GPU with bfloat16 arithmetic.
-        measure: Seconds of a training step of a network with these settings.
+        measure: Seconds that a network with these settings trains for an epoch.
     """
 
     def __init__(self, can_win: bool, measure: Callable[[Settings, Precision], float]) -> None:

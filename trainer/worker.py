@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
-from neurosweep.errors import BadInputError, NeurosweepError
+from neurosweep.errors import BadInputError
 from trainer.data.dataset import Preprocessing, Split, Task
 from trainer.device_data import DeviceData, make_scale, to_device
 from trainer.evaluation import predict, score
 from trainer.export import export_network
-from trainer.networks import Weights, build, load_arrays, to_arrays
+from trainer.member import Member
+from trainer.networks import Weights, build, load_arrays
 from trainer.precision import Precision, PrecisionChoice
-from trainer.run import StoppedError, TrialRun
+from trainer.pack import Pack
+from trainer.segments import OnEpoch, Segment, StopCheck, StoppedError, failure_reason, form_packs, train_pack
 from trainer.settings import Settings
-from trainer.work import EpochResult, Metric, Outcome, SegmentResult, TestResult, TrialWork
+from trainer.work import Metric, Outcome, SegmentResult, TestResult, TrialWork
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +59,10 @@ class Trainer:
         if chosen.type == "cuda":
             torch.backends.cudnn.deterministic = True  # the same trial must give the same numbers
         self._preprocessing = preprocessing
+        self._scale = make_scale(preprocessing).to(chosen)
         self._data = DeviceData(
-            train=to_device(train, chosen),
-            validation=to_device(validation, chosen),
-            scale=make_scale(preprocessing).to(chosen),
+            train=to_device(train, chosen, self._scale),
+            validation=to_device(validation, chosen, self._scale),
             task=task,
             input_shape=input_shape,
             outputs=outputs,
@@ -69,66 +71,30 @@ class Trainer:
             device=chosen,
         )
         can_win = chosen.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        self._precision = PrecisionChoice(can_win, self._seconds_per_step)
-        self._paused: dict[int, TrialRun] = {}
+        self._precision = PrecisionChoice(can_win, self._seconds_per_epoch)
+        self._paused: dict[int, Member] = {}
 
-    def segment(
-        self, work: TrialWork, stopped: Callable[[], bool], on_epoch: Callable[[EpochResult], None]
-    ) -> SegmentResult:
-        """Train a trial up to `work.until`, from where it was paused here, or else from its seed.
+    def train(self, works: Sequence[TrialWork], stopped: Callable[[], bool], on_epoch: OnEpoch) -> list[SegmentResult]:
+        """Trains each trial up to its `until`, from where it was paused here, or else from its seed.
 
-        Whatever goes wrong with the trial, the result says so (`Outcome.FAILED`): nothing is raised, and other trials
-        go on.
+        Whatever goes wrong with a trial, its result says so (`Outcome.FAILED`): nothing is raised, and others go on.
 
         Args:
-            stopped: Asked between batches, at most every 50 ms; once true the segment ends and its state is dropped.
-            on_epoch: Called with the figures of each epoch as it ends, in this thread.
+            stopped: Asked between batches, at most every 50 ms; once true all ends, and what had not ended is dropped.
+            on_epoch: Called with a trial's number and the figures of each epoch as it ends, in this thread.
         """
-        started = time.perf_counter()
-        epochs: list[EpochResult] = []
-        run: TrialRun | None = None
-        train: float | None = None
-        weights: Weights | None = None
-        reason: str | None = None
-
-        def keep(epoch: EpochResult) -> None:
-            epochs.append(epoch)
-            on_epoch(epoch)
-
+        check_stop = StopCheck(stopped)
+        segments = [self._begin(work, self._resume(work)) for work in works]
         try:
-            run = self._resume(work) or self._start(work)
-            run.train_until(work.until, stopped, keep)
-            if run.epoch < work.epochs:
-                self._paused[work.trial] = run
-                outcome = Outcome.PAUSED
-            else:
-                train = run.finish(stopped)
-                if run.best is not None and run.best.validation <= work.keep_up_to:
-                    weights = to_arrays(run.best.weights)
-                outcome = Outcome.FINISHED
+            for pack in form_packs((each for each in segments if each.outcome is None), self._data):
+                for old, new in self._train_pack(pack, check_stop, on_epoch):
+                    segments[segments.index(old)] = new
         except StoppedError:
-            outcome = Outcome.STOPPED
-        except Exception as error:
-            logger.debug("trial %d failed", work.trial, exc_info=True)
-            outcome, reason = Outcome.FAILED, failure_reason(error)
-        best = run.best if run is not None else None
-        result = SegmentResult(
-            trial=work.trial,
-            outcome=outcome,
-            epochs=tuple(epochs),
-            best_epoch=best.epoch if best is not None else 0,
-            train=train,
-            validation=best.validation if best is not None else None,
-            weight_count=run.weight_count if run is not None else 0,
-            seconds=time.perf_counter() - started,
-            weights=weights,
-            reason=reason,
-            precision=run.precision if run is not None else Precision.FLOAT32,
-        )
-        if outcome is Outcome.FAILED and self._data.device.type == "cuda":
-            del run, best
-            torch.cuda.empty_cache()  # what a trial too large took must not be missing for others on the same GPU
-        return result
+            pass
+        for segment in segments:
+            if segment.outcome is Outcome.PAUSED:
+                self._paused[segment.work.trial] = segment.trial
+        return [segment.result() for segment in segments]
 
     def forget(self, trial: int) -> None:
         """Drop what is kept of a paused trial, if anything is."""
@@ -141,9 +107,8 @@ class Trainer:
             BadInputError: The weights are not those of a network with these settings.
         """
         data = self._data
-        split = to_device(test, data.device)
-        network = self._restore(settings, weights).to(data.device)
-        outputs = predict(network, split.inputs, data.scale, between_batches=lambda: None)
+        split = to_device(test, data.device, self._scale)
+        outputs = predict(self._restore(settings, weights).to(data.device), split)
         value = float(score(metric, outputs, split.targets, data.target_std))
         if data.task is Task.CLASSIFICATION:
             # In double precision: the log loss of an overconfident network hangs on probabilities under 1e-45.
@@ -163,37 +128,72 @@ class Trainer:
         network = self._restore(settings, weights)
         return export_network(network, make_scale(self._preprocessing), self._data.input_shape)
 
-    def _resume(self, work: TrialWork) -> TrialRun | None:
-        """The paused run of this very trial; one of an earlier study with the same number is dropped."""
-        run = self._paused.pop(work.trial, None)
-        if run is None:
-            return None
-        same = (run.settings, run.seed, run.metric, run.epochs) == (work.settings, work.seed, work.metric, work.epochs)
-        return run if same else None
+    def _train_pack(
+        self, pack: list[Segment], check_stop: StopCheck, on_epoch: OnEpoch
+    ) -> Iterator[tuple[Segment, Segment]]:
+        """What goes wrong with several at once (their memory, say) is tried again with each alone, from its seed.
 
-    def _start(self, work: TrialWork) -> TrialRun:
-        precision = self._precision.choose(work.settings)
-        return TrialRun(work.settings, work.seed, work.metric, work.epochs, self._data, precision)
+        Yields:
+            Each segment that was begun anew, with the one that took its place.
+        """
+        try:
+            train_pack(pack, self._data, check_stop, on_epoch)
+            return
+        except StoppedError:
+            raise
+        except Exception as error:
+            logger.debug("a pack of %d failed", len(pack), exc_info=True)
+            if self._data.device.type == "cuda":
+                torch.cuda.empty_cache()  # what was too large must not be missing for others on the same GPU
+            if len(pack) == 1:
+                pack[0].fail(failure_reason(error))
+                return
+        for segment in pack:
+            again = self._begin(segment.work, None)
+            yield segment, again
+            for _ in self._train_pack([again], check_stop, on_epoch):
+                raise AssertionError("one alone is not begun anew")
+
+    def _resume(self, work: TrialWork) -> Member | None:
+        """The paused state of this very trial; one of an earlier study with the same number is dropped."""
+        member = self._paused.pop(work.trial, None)
+        if member is None:
+            return None
+        same = (member.settings, member.seed, member.metric, member.epochs) == (
+            work.settings,
+            work.seed,
+            work.metric,
+            work.epochs,
+        )
+        return member if same else None
+
+    def _begin(self, work: TrialWork, member: Member | None) -> Segment:
+        try:
+            if member is None:
+                precision = self._precision.choose(work.settings)
+                member = Member(work.settings, work.seed, work.metric, work.epochs, self._data, precision)
+        except Exception as error:
+            logger.debug("trial %d could not be built", work.trial, exc_info=True)
+            segment = Segment(work, None)
+            segment.fail(failure_reason(error))
+            return segment
+        return Segment(work, member)
 
     def _restore(self, settings: Settings, weights: Weights) -> nn.Sequential:
         network = build(settings, self._data.input_shape, self._data.outputs, torch.Generator())
         load_arrays(network, weights)
         return network
 
-    def _seconds_per_step(self, settings: Settings, precision: Precision) -> float:
+    def _seconds_per_epoch(self, settings: Settings, precision: Precision) -> float:
         """Of a network that is thrown away; only called on a GPU."""
         metric = Metric.LOG_LOSS if self._data.task is Task.CLASSIFICATION else Metric.MSE
-        run = TrialRun(settings, 0, metric, 1, self._data, precision)
-        run.network.train()
-        rows = torch.arange(min(settings.batch_size, len(self._data.train)), device=self._data.device)
-        for _ in range(5):
-            run.step(rows)
+        pack = Pack([Member(settings, 0, metric, 2, self._data, precision)], self._data)
+        pack.train_epoch(lambda: None)
         torch.cuda.synchronize(self._data.device)
         started = time.perf_counter()
-        for _ in range(20):
-            run.step(rows)
+        pack.train_epoch(lambda: None)
         torch.cuda.synchronize(self._data.device)
-        return (time.perf_counter() - started) / 20
+        return time.perf_counter() - started
 
 
 def find_device(name: str) -> torch.device:
@@ -209,13 +209,3 @@ def find_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise BadInputError(f"the device must be auto, cpu, or a GPU of this machine, not {name!r}: {error}") from None
     return device
-
-
-def failure_reason(error: Exception) -> str:
-    """One line for the trial's record."""
-    if isinstance(error, NeurosweepError):
-        return error.message
-    lines = str(error).strip().splitlines() or [""]
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
-        return f"out of memory; a smaller network or batch may fit ({lines[0][:200]})"
-    return f"{type(error).__name__}: {lines[0][:200]}"

@@ -125,7 +125,7 @@ def work_of(settings: Settings = MLP, **changes: Any) -> TrialWork:
 
 
 def train(trainer: Trainer, work: TrialWork) -> SegmentResult:
-    return trainer.segment(work, stopped=lambda: False, on_epoch=lambda epoch: None)
+    return trainer.train([work], stopped=lambda: False, on_epoch=lambda trial, epoch: None)[0]
 
 
 def without_times(epochs: tuple[EpochResult, ...]) -> list[EpochResult]:
