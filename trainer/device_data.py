@@ -55,17 +55,18 @@ class DeviceSplit:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def images(self, rows: Tensor | slice) -> Tensor:
+    def images(self, rows: Tensor) -> Tensor:
         """These rows, scaled, in their own shape."""
         if self._small:
-            return self._scaled[rows]
-        return self._scale(self.inputs[rows]).to(self._dtype)
+            return self._scaled.index_select(0, rows)
+        return self._scale(self.inputs.index_select(0, rows)).to(self._dtype)
 
-    def flat(self, rows: Tensor | slice) -> Tensor:
-        """These rows, scaled and flattened, with a 1 behind each: (rows, features + 1)."""
+    def flat(self, rows: Tensor, out: Tensor) -> None:
+        """Writes these rows, scaled and flattened, with a 1 behind each, into `out`: (rows, features + 1)."""
         if self._small:
-            return self._flat[rows]
-        return _with_ones(self.images(rows))
+            torch.index_select(self._flat, 0, rows, out=out)
+        else:
+            out.copy_(_with_ones(self.images(rows)))
 
     @functools.cached_property
     def _scaled(self) -> Tensor:

@@ -66,22 +66,21 @@ class Pack:
                 outputs.append(self._train(order.contiguous(), check_stop))
         for member in members:
             member.steps += full + (self._rest > 0)
-        return self._figures(torch.cat(outputs, dim=1), data.train.targets[orders])
+        return self._figures(torch.cat(outputs, dim=2), data.train.targets[orders])
 
     def evaluate(self, split: DeviceSplit, check_stop: Callable[[], None]) -> list[Figures]:
         """Every member on a whole split, with dropout off, always in float32."""
         outputs = []
-        for start in range(0, len(split), ROWS_AT_ONCE):
+        for rows in torch.split(torch.arange(len(split), device=self._data.device), ROWS_AT_ONCE):
             check_stop()
-            rows = slice(start, min(start + ROWS_AT_ONCE, len(split)))
-            batch = self._batch(rows.stop - rows.start, training=False)
+            batch = self._batch(len(rows), training=False)
             batch.fill(split, rows)
             batch.forward()
-            outputs.append(batch.outputs.transpose(1, 2).clone())
-        return self._figures(torch.cat(outputs, dim=1), split.targets.expand(len(self._members), -1))
+            outputs.append(batch.outputs.clone())
+        return self._figures(torch.cat(outputs, dim=2), split.targets.expand(len(self._members), -1))
 
     def _train(self, order: Tensor, check_stop: Callable[[], None]) -> Tensor:
-        """Learns from the rows (steps, members, rows of a batch); returns the outputs (members, rows, outputs)."""
+        """Learns from the rows (steps, members, rows of a batch); returns the outputs (members, outputs, rows)."""
         steps, members, rows = order.shape
         batch = self._batch(rows, training=True)
         targets = self._data.train.targets[order].unsqueeze(2)
@@ -96,25 +95,26 @@ class Pack:
             batch.targets.copy_(targets[step])
             batch.learn()
             kept[step].copy_(batch.outputs)
-        return kept.permute(1, 0, 3, 2).reshape(members, steps * rows, -1)
+        return kept.permute(1, 2, 0, 3).reshape(members, -1, steps * rows)
 
     def _draw_masks(self, batch: _Batch, steps: int) -> Tensor | None:
         """What dropout multiplies by in the next steps, (steps, rows, batch): inverted dropout (Srivastava et al.
-        2014), 0 or 1 / the share that is kept."""
+        2014), 0 or 1 / the share that is kept. Nothing here compares: on a CPU arithmetic is eight times as fast."""
         if not len(batch.masks):
             return None
-        masks = batch.masks.new_ones(steps, *batch.masks.shape)
-        rows = batch.masks.shape[1]
+        masks, rows = batch.drawn[:steps], batch.masks.shape[1]
         for member, layers in zip(self._members, batch.mask_rows, strict=True):
             if not layers:
                 continue
             kept = round((1 - member.settings.dropout) * 2**BITS)
-            bits = member.draw_bits(steps, member.hidden_neurons * rows)
-            drawn = (bits < kept - 2 ** (BITS - 1)).to(masks.dtype).mul_(2**BITS / kept)
+            bits = member.draw_bits(steps, member.hidden_neurons * rows).to(masks.dtype)
+            # Whole numbers from -2^15 on: those under the threshold come out as 1, the others as 0.
+            zero_or_one = bits.neg_().add_(kept - 2 ** (BITS - 1)).clamp_(0, 1)
             first = 0
             for layer in layers:
                 last = first + (layer.stop - layer.start) * rows
-                masks[:, layer] = drawn[:, first:last].view(steps, -1, rows)
+                drawn = zero_or_one[:, first:last].view(steps, -1, rows)
+                torch.mul(drawn, 2**BITS / kept, out=masks[:, layer])
                 first = last
         return masks
 
@@ -135,6 +135,7 @@ class _Batch:
         outputs: (members, outputs, rows).
         targets: (members, 1, rows); to be filled in before `learn`.
         masks: See `DenseStack`.
+        drawn: Masks for several steps, (steps, rows, batch).
     """
 
     def __init__(self, members: Sequence[Member], data: DeviceData, rows: int, *, training: bool) -> None:
@@ -155,17 +156,18 @@ class _Batch:
         self.outputs, self.masks, self.mask_rows = self._stack.outputs, self._stack.masks, self._stack.mask_rows
         if training:
             self.targets = torch.empty(len(members), 1, rows, dtype=data.train.targets.dtype, device=data.device)
+            self.drawn = self.masks.new_ones(MASK_STEPS, *self.masks.shape)
             self._loss = self._loss_calls(data.task)
 
     def _buffer(self, *shape: int) -> Tensor:
         return torch.ones(*shape, dtype=self._data.dtype, device=self._data.device)
 
-    def fill(self, split: DeviceSplit, rows: Tensor | slice) -> None:
+    def fill(self, split: DeviceSplit, rows: Tensor) -> None:
         """Takes these rows of a split for inputs: (members x rows) while learning, else the same for all."""
         if self._trunks:
             self._images = split.images(rows)
         else:
-            self._flat.copy_(split.flat(rows).view_as(self._flat))
+            split.flat(rows, self._flat.flatten(end_dim=1))
 
     def forward(self) -> None:
         """From the inputs to `outputs`."""

@@ -13,7 +13,7 @@ from torch import nn
 from neurosweep.errors import BadInputError
 from trainer.data.dataset import Preprocessing, Split, Task
 from trainer.device_data import DeviceData, make_scale, to_device
-from trainer.evaluation import predict, score
+from trainer.evaluation import predict, scores
 from trainer.export import export_network
 from trainer.member import Member
 from trainer.networks import Weights, build, load_arrays
@@ -109,7 +109,7 @@ class Trainer:
         data = self._data
         split = to_device(test, data.device, self._scale)
         outputs = predict(self._restore(settings, weights).to(data.device), split)
-        value = float(score(metric, outputs, split.targets, data.target_std))
+        value = float(scores(metric, outputs.t().unsqueeze(0), split.targets.unsqueeze(0), data.target_std))
         if data.task is Task.CLASSIFICATION:
             # In double precision: the log loss of an overconfident network hangs on probabilities under 1e-45.
             answers, truth = outputs.double().softmax(dim=1).cpu().numpy(), test.targets
