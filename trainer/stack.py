@@ -202,14 +202,18 @@ class DenseStack:
             partial(
                 ops.native_batch_norm.out,
                 *(values, norm.scale, norm.shift, *running, self._training, MOMENTUM, EPSILON),
-                **{"out": normed, "save_mean": saved[0], "save_invstd": saved[1]},
+                out=normed,
+                save_mean=saved[0],
+                save_invstd=saved[1],
             )
         )
         self._backward.append(
             partial(
                 ops.native_batch_norm_backward.out,
                 *(gradients, values, norm.scale, *running, *saved, True, EPSILON, [True] * 3),
-                **{"out0": gradients, "out1": norm.scale_gradient, "out2": norm.shift_gradient},
+                out0=gradients,
+                out1=norm.scale_gradient,
+                out2=norm.shift_gradient,
             )
         )
 

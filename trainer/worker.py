@@ -17,8 +17,8 @@ from trainer.evaluation import predict, scores
 from trainer.export import export_network
 from trainer.member import Member
 from trainer.networks import Weights, build, load_arrays
-from trainer.precision import Precision, PrecisionChoice
 from trainer.pack import Pack
+from trainer.precision import Precision, PrecisionChoice
 from trainer.segments import OnEpoch, Segment, StopCheck, StoppedError, failure_reason, form_packs, train_pack
 from trainer.settings import Settings
 from trainer.work import Metric, Outcome, SegmentResult, TestResult, TrialWork
