@@ -1,10 +1,8 @@
 """The dispatcher's loop: keeps every worker busy, records what comes back, and asks the pruner who goes on.
 
-Each worker is given two segments: one that it trains and one that waits, so that it never stands still while the
-sampler thinks or the database writes. At most twice as many trials as workers are in flight, which is as blind as the
-sampler ever gets. Results of one worker come back in the order in which they were asked for, and each brings exactly
-one new segment or proposal; with one worker the order of everything is therefore fixed, and the same seed gives the
-same trials.
+A worker is given a pack of trials (`search.packing` says how many) and answers when each has come to its next look. Of
+those, the pruner ends some; the survivors, whose state stays in the worker, are joined by new trials into its next
+pack. With one worker the order of everything is fixed, and the same seed gives the same trials.
 """
 
 from __future__ import annotations
@@ -12,10 +10,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from search.checkpoint import BestNetwork, Checkpoint
+from search.packing import AHEAD, Packing
 from search.pool import Done, Pool
 from search.progress import Progress
 from search.spec import StudySpec
@@ -35,9 +34,6 @@ from storage.store import Store
 from trainer.settings import Settings
 from trainer.work import Metric, Outcome, SegmentResult, TrialWork
 
-DEPTH = 2
-"""Segments that a worker is given ahead; see the module's docstring."""
-
 DEATHS = 3
 """A trial that this many workers died of is failed."""
 
@@ -47,18 +43,40 @@ LOOK_SECONDS = 0.5
 
 @dataclass
 class _Live:
-    """A trial that is with a worker."""
+    """A trial that is with a worker.
+
+    Attributes:
+        recorded_worker: The worker that the database has for it.
+        curve: Its validation metric after each epoch.
+    """
 
     settings: Settings
     seed: int
     worker: int
     until: int
-    epochs: int = 0
+    recorded_worker: int | None = None
+    curve: list[float] = field(default_factory=list)
     best_epoch: int = 0
     validation: float | None = None
-    last: float | None = None
     seconds: float = 0.0
     deaths: int = 0
+
+    @property
+    def epochs(self) -> int:
+        return len(self.curve)
+
+
+@dataclass
+class _Hand:
+    """What one worker has.
+
+    Attributes:
+        packs: The sizes of the packs that it has not answered, oldest first.
+        ready: Trials that it goes on with in its next pack.
+    """
+
+    packs: list[int] = field(default_factory=list)
+    ready: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +98,7 @@ class Dispatcher:
     """Works on one claimed study until its budget is spent, its target is met, or it is told to end.
 
     Args:
-        decisions: The epochs at which the pruner can decide, ascending; the last is the end of a trial.
+        packing: How many trials a worker is given at once.
         name_worker: A worker's name, for the database and the screen.
         known: The trials of an earlier dispatcher; those that it left running run again from their seed.
         started: When the study was claimed, by `time.monotonic`.
@@ -96,7 +114,7 @@ class Dispatcher:
         pool: Pool,
         proposals: Proposals,
         checkpoint: Checkpoint,
-        decisions: Sequence[int],
+        packing: Packing,
         name_worker: Callable[[int], str],
         known: Sequence[TrialRecord],
         on_progress: Callable[[Progress], None],
@@ -110,12 +128,15 @@ class Dispatcher:
         self._pool = pool
         self._proposals = proposals
         self._checkpoint = checkpoint
-        self._decisions = tuple(decisions)
+        self._packing = packing
+        self._looks = proposals.looks
         self._name_worker = name_worker
         self._signals = signals
         self._on_progress = on_progress
         self._started = started
         self._live: dict[int, _Live] = {}
+        self._hands = [_Hand() for _ in range(pool.size)]
+        self._best_curve: list[float] = []
         self._again = [trial for trial in known if trial.state is TrialState.RUNNING]
         self._recorded_epochs = {trial.number: trial.epochs for trial in self._again}
         self._asked = len(known)
@@ -129,7 +150,7 @@ class Dispatcher:
         self._proposed: list[ProposedTrial] = []
         self._epochs: list[EpochRow] = []
         self._ended: list[EndedTrial] = []
-        self._outgoing: list[tuple[int, TrialWork]] = []
+        self._outgoing: list[tuple[int, list[TrialWork]]] = []
         best = checkpoint.best
         ours = {(trial.number, trial.validation) for trial in known if trial.state is TrialState.COMPLETE}
         if best is not None and (best.trial, best.validation) not in ours:
@@ -159,9 +180,8 @@ class Dispatcher:
         self._commit()
 
     def _work(self) -> None:
-        for _ in range(DEPTH):
-            for worker in range(self._pool.size):
-                self._next_trial(worker)
+        for worker in range(self._pool.size):
+            self._supply(worker)
         self._commit()
         while self._live:
             if self._signals.stop() or self._signals.cancel():
@@ -173,47 +193,59 @@ class Dispatcher:
             self._show()
         self._show(force=True)
 
-    # One result
+    # One answer
 
     def _take(self, done: Done) -> None:
-        """Books one answer of a worker and lines up what that worker does next."""
-        live = self._live.get(done.work.trial)
+        """Books a worker's answer for a pack and lines up what that worker does next."""
+        self._hands[done.worker].packs.pop(0)
+        if done.results is None:
+            for work in done.works:
+                self._take_death(work.trial, done)
+        else:
+            self._take_results(done.worker, done.results)
+        self._supply(done.worker)
+
+    def _take_results(self, worker: int, results: Sequence[SegmentResult]) -> None:
+        paused = []
+        for result in results:
+            live = self._live.get(result.trial)
+            if live is None:
+                continue
+            self._book_epochs(result, live)
+            if result.outcome is Outcome.PAUSED:
+                paused.append(result)
+            elif result.outcome is Outcome.FINISHED:
+                self._finish(result, live)
+            elif result.outcome is Outcome.FAILED:
+                self._end(result.trial, live, TrialState.FAILED, result, result.reason)
+        ending = self._pruned([result.trial for result in paused])
+        if ending:
+            self._pool.forget(worker, sorted(ending))
+        for result in paused:
+            live = self._live[result.trial]
+            if result.trial in ending:
+                self._end(result.trial, live, TrialState.PRUNED, result)
+            else:
+                self._hands[worker].ready.append(result.trial)
+
+    def _take_death(self, trial: int, done: Done) -> None:
+        live = self._live.get(trial)
         if live is None:
             return
-        if done.result is None:
-            self._take_death(done, live)
-            return
-        self._book_epochs(done.result, live)
-        outcome = done.result.outcome
-        if outcome is Outcome.PAUSED and not self._prune(done.work.trial):
-            live.until = next(epoch for epoch in self._decisions if epoch > live.epochs)
-            self._send(done.work.trial, live)
-            return
-        if outcome is Outcome.PAUSED:
-            self._pool.forget(done.worker, done.work.trial)
-            self._end(done.work.trial, live, TrialState.PRUNED, done.result)
-        elif outcome is Outcome.FINISHED:
-            self._finish(done.result, live)
-        elif outcome is Outcome.FAILED:
-            self._end(done.work.trial, live, TrialState.FAILED, done.result, done.result.reason)
-        self._next_trial(done.worker)
-
-    def _take_death(self, done: Done, live: _Live) -> None:
         live.deaths += not done.waiting
         if live.deaths < DEATHS:
             # The worker's state is gone with it: the new one starts from the seed, and known epochs are dropped.
-            self._send(done.work.trial, live)
+            self._hands[done.worker].ready.append(trial)
             return
         reason = f"{DEATHS} workers died while they trained it; the last one: {done.death}"
-        self._end(done.work.trial, live, TrialState.FAILED, None, reason)
-        self._next_trial(done.worker)
+        self._end(trial, live, TrialState.FAILED, None, reason)
 
     def _book_epochs(self, result: SegmentResult, live: _Live) -> None:
         now = datetime.now(UTC)
         for epoch in result.epochs:
             if epoch.epoch <= live.epochs:
                 continue
-            live.epochs, live.last = epoch.epoch, epoch.validation_metric
+            live.curve.append(epoch.validation_metric)
             self._proposals.report(result.trial, epoch.epoch, epoch.validation_metric)
             if epoch.epoch <= self._recorded_epochs.get(result.trial, 0):
                 continue
@@ -232,15 +264,26 @@ class Dispatcher:
         live.seconds += result.seconds
         live.best_epoch, live.validation = result.best_epoch, result.validation
 
-    def _prune(self, trial: int) -> bool:
-        """Whether a paused trial ends here: the pruner says so, or the target is met without it.
+    def _pruned(self, paused: Sequence[int]) -> set[int]:
+        """Which of a pack's paused trials end here: those that the pruner ends, all once the target is met without
+        them, and once the time is up those that don't look like the winner.
 
         One that runs again after a stop has passed the looks before the stop: its later epochs are recorded.
         """
-        prune = self._proposals.should_prune(trial)
-        if self._live[trial].epochs < self._recorded_epochs.get(trial, 0):
-            return False
-        return prune or self._target_met()
+        ending = self._proposals.judge(paused)
+        if self._target_met():
+            ending = set(paused)
+        elif self._time_is_up():
+            left = [trial for trial in paused if trial not in ending]
+            ending |= set(left) - self._hopeful(left)
+        return {trial for trial in ending if self._live[trial].epochs >= self._recorded_epochs.get(trial, 0)}
+
+    def _hopeful(self, trials: Sequence[int]) -> set[int]:
+        """Those that are no worse than the best complete trial was at their epoch; before there is one, the best."""
+        if not self._best_curve:
+            return set(sorted(trials, key=lambda trial: (min(self._live[trial].curve), trial))[:1])
+        bars = {trial: min(self._best_curve[: self._live[trial].epochs]) for trial in trials}
+        return {trial for trial in trials if min(self._live[trial].curve) <= bars[trial]}
 
     def _finish(self, result: SegmentResult, live: _Live) -> None:
         """A trial that was trained to its end; without a finite metric it can't be compared, and is a failure."""
@@ -261,7 +304,8 @@ class Dispatcher:
         self, trial: int, live: _Live, state: TrialState, result: SegmentResult | None, reason: str | None = None
     ) -> None:
         # Optuna takes a pruned trial's last value as its own.
-        value = {TrialState.COMPLETE: live.validation, TrialState.PRUNED: live.last}.get(state)
+        last = live.curve[-1] if live.curve else None
+        value = {TrialState.COMPLETE: live.validation, TrialState.PRUNED: last}.get(state)
         attrs = self._proposals.tell(trial, state, value if state is TrialState.COMPLETE else None)
         self._ended.append(
             EndedTrial(
@@ -280,6 +324,9 @@ class Dispatcher:
                 ended_at=datetime.now(UTC),
             )
         )
+        best = self._proposals.best()
+        if best is not None and best[0] == trial:
+            self._best_curve = live.curve
         del self._live[trial]
         self._counts[state] += 1
         self._finished_here += 1
@@ -287,43 +334,86 @@ class Dispatcher:
     # What comes next
 
     def _spent(self) -> bool:
-        """Whether no further trial begins. When the time is up, those under way are still trained to their end or
-        pruned, so that the best of them counts; and one trial there is, however short the time."""
+        """Whether no further trial begins. When the time is up, the best of those under way are still trained to their
+        end, so that they count; and one trial there is, however short the time."""
+        return (self._time_is_up() and self._asked > 0) or self._target_met()
+
+    def _time_is_up(self) -> bool:
         minutes = self._spec.budget.minutes
-        time_is_up = minutes is not None and time.monotonic() - self._started >= 60 * minutes
-        return (time_is_up and self._asked > 0) or self._target_met()
+        return minutes is not None and time.monotonic() - self._started >= 60 * minutes
 
     def _target_met(self) -> bool:
         target, best = self._spec.budget.target, self._proposals.best()
         return target is not None and best is not None and best[1] <= target
 
-    def _next_trial(self, worker: int) -> None:
-        """Lines up a new trial for a worker: one that was left unfinished, else a proposal, while the budget lasts."""
+    def _supply(self, worker: int) -> None:
+        """Lines up what a worker needs so that it does not stand still."""
+        hand = self._hands[worker]
+        while len(hand.packs) < self._packing.packs_ahead or sum(hand.packs) < AHEAD:
+            if hand.packs and self._left() < self._pool.size and not hand.ready:
+                return  # the last trials are for workers that have none
+            pack = self._form_pack(worker)
+            if not pack:
+                return
+            self._outgoing.append((worker, [self._work_of(trial, worker) for trial in pack]))
+            hand.packs.append(len(pack))
+
+    def _form_pack(self, worker: int) -> list[int]:
+        """The worker's survivors, then trials that were left unfinished, then new ones, up to a pack's size."""
+        hand = self._hands[worker]
+        suspects = [trial for trial in hand.ready if self._live[trial].deaths]
+        if suspects:
+            # One of them may have brought a worker down: each goes alone, so that the others don't die of it again.
+            hand.ready.remove(suspects[0])
+            return suspects[:1]
+        pack, hand.ready = hand.ready, []
+        cost = sum(self._cost(trial) for trial in pack)
+        most = self._packing.most(self._left())
+        while len(pack) < most and cost < self._packing.budget:
+            trial = self._begin_trial(worker)
+            if trial is None:
+                break
+            pack.append(trial)
+            cost += self._cost(trial)
+        return pack
+
+    def _left(self) -> int:
+        """Trials that have not begun here."""
+        return len(self._again) + max(0, self._claim.study.trials - self._asked)
+
+    def _cost(self, trial: int) -> float:
+        live = self._live[trial]
+        return self._packing.cost(live.settings, self._next_look(live) - live.epochs)
+
+    def _next_look(self, live: _Live) -> int:
+        return next(epoch for epoch in self._looks if epoch > live.epochs)
+
+    def _begin_trial(self, worker: int) -> int | None:
+        """A trial that was left unfinished, else a proposal while the budget lasts."""
         if self._again:
             left = self._again.pop(0)
-            self._send(left.number, self._take_up(left, worker))
-            return
+            self._take_up(left, worker)
+            return left.number
         if self._asked >= self._claim.study.trials or self._exhausted or self._spent():
-            return
+            return None
         proposed = self._proposals.ask()
         if proposed is None:
             self._exhausted = True
-            return
+            return None
         self._asked += 1
         self._proposed.append(proposed)
         self._params[proposed.number] = proposed.params
-        live = _Live(Settings.from_json(proposed.settings), proposed.seed, worker, self._decisions[0])
-        self._live[proposed.number] = live
-        self._send(proposed.number, live)
+        settings = Settings.from_json(proposed.settings)
+        self._live[proposed.number] = _Live(settings, proposed.seed, worker, self._looks[0])
+        return proposed.number
 
-    def _take_up(self, left: TrialRecord, worker: int) -> _Live:
-        live = _Live(Settings.from_json(left.settings), left.seed, worker, self._decisions[0])
-        self._live[left.number] = live
-        return live
+    def _take_up(self, left: TrialRecord, worker: int) -> None:
+        self._live[left.number] = _Live(Settings.from_json(left.settings), left.seed, worker, self._looks[0])
 
-    def _send(self, trial: int, live: _Live) -> None:
-        best = self._checkpoint.best
-        work = TrialWork(
+    def _work_of(self, trial: int, worker: int) -> TrialWork:
+        live, best = self._live[trial], self._checkpoint.best
+        live.worker, live.until = worker, self._next_look(live)
+        return TrialWork(
             trial=trial,
             settings=live.settings,
             seed=live.seed,
@@ -332,12 +422,12 @@ class Dispatcher:
             until=live.until,
             keep_up_to=best.validation if best else math.inf,
         )
-        self._outgoing.append((live.worker, work))
 
     def _commit(self) -> None:
         """Writes all that was booked in one transaction, then sends the workers what follows from it."""
         self._signals.renew()
-        if self._proposed or self._epochs or self._ended or self._outgoing:
+        assigned = self._newly_assigned()
+        if self._proposed or self._epochs or self._ended or assigned:
             study = self._claim.study.id
             facts = tuple(
                 Fact(key=f"study-{study}-trial-{trial.number}", kind=FactKind.TRIAL_ENDED, trial=trial.number)
@@ -350,12 +440,23 @@ class Dispatcher:
                     epochs=tuple(self._epochs),
                     ended=tuple(self._ended),
                     facts=facts,
-                    assigned={work.trial: self._name_worker(worker) for worker, work in self._outgoing},
+                    assigned=assigned,
                 ),
             )
-        for worker, work in self._outgoing:
-            self._pool.submit(worker, work)
+        for worker, works in self._outgoing:
+            self._pool.submit(worker, works)
         self._proposed, self._epochs, self._ended, self._outgoing = [], [], [], []
+
+    def _newly_assigned(self) -> dict[int, str]:
+        """The worker's name for each outgoing trial that the database does not have with that worker."""
+        assigned = {}
+        for worker, works in self._outgoing:
+            for work in works:
+                live = self._live[work.trial]
+                if live.recorded_worker != worker:
+                    live.recorded_worker = worker
+                    assigned[work.trial] = self._name_worker(worker)
+        return assigned
 
     # The end, and the screen
 
@@ -365,12 +466,13 @@ class Dispatcher:
         deadline = time.monotonic() + 5.0
         while any(self._pool.outstanding(worker) for worker in range(self._pool.size)) and time.monotonic() < deadline:
             for done in self._pool.collect(LOOK_SECONDS):
-                live = self._live.get(done.work.trial)
-                if live is None or done.result is None:
-                    continue
-                self._book_epochs(done.result, live)
-                if done.result.outcome is Outcome.FINISHED:
-                    self._finish(done.result, live)
+                for result in done.results or ():
+                    live = self._live.get(result.trial)
+                    if live is None:
+                        continue
+                    self._book_epochs(result, live)
+                    if result.outcome is Outcome.FINISHED:
+                        self._finish(result, live)
         self._outgoing = []
         self._commit()
 

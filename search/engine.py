@@ -20,10 +20,10 @@ from neurosweep.errors import BadInputError, LeaseLostError, NeurosweepError, St
 from search.checkpoint import Checkpoint
 from search.dispatcher import Dispatcher, Signals
 from search.lease import Lease
+from search.packing import Packing
 from search.placement import fit_workers
 from search.places import Places
 from search.progress import Progress
-from search.pruner import decision_epochs
 from search.publishing import Publisher
 from search.spec import StudySpec
 from search.study import Proposals
@@ -205,7 +205,7 @@ class Session:
             pool=pool,
             proposals=proposals,
             checkpoint=checkpoint,
-            decisions=decision_epochs(spec),
+            packing=_packing(claim, dataset, pool),
             name_worker=_worker_name,
             known=store.trials(claim.study.id),
             on_progress=self._on_progress,
@@ -268,6 +268,17 @@ class Session:
     def _ended_facts(self, store: Store, claim: Claim) -> tuple[Fact, ...]:
         """The study's end, under a key of its own for each claim: a resumed study ends once more."""
         return (Fact(key=f"study-{claim.study.id}-ended-{claim.token}", kind=FactKind.STUDY_ENDED),)
+
+
+def _packing(claim: Claim, dataset: Dataset, pool: Pool) -> Packing:
+    return Packing(
+        trials=claim.study.trials,
+        workers=pool.size,
+        on_gpu=pool.on_gpu,
+        rows=len(dataset.train),
+        input_shape=dataset.input_shape,
+        outputs=dataset.outputs,
+    )
 
 
 def _why_none(store: Store, claim: Claim) -> str:

@@ -99,21 +99,19 @@ def _winning_weights(
     if best is not None and best.trial == winner.number:
         return best.weights
     epochs = spec.budget.epochs
-    pool.submit(
-        0,
-        TrialWork(
-            trial=winner.number,
-            settings=settings,
-            seed=winner.seed,
-            metric=metric,
-            epochs=epochs,
-            until=epochs,
-            keep_up_to=math.inf,
-        ),
+    work = TrialWork(
+        trial=winner.number,
+        settings=settings,
+        seed=winner.seed,
+        metric=metric,
+        epochs=epochs,
+        until=epochs,
+        keep_up_to=math.inf,
     )
+    pool.submit(0, [work])
     while not (done := pool.collect(1.0)):
         pass
-    result = done[0].result
+    result = done[0].results[0] if done[0].results else None
     if result is None or result.outcome is not Outcome.FINISHED or result.weights is None:
         reason = done[0].death or (result.reason if result else None) or "it gave no weights"
         raise NeurosweepError(f"The winner, trial {winner.number}, could not be trained again: {reason}")

@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -41,15 +41,15 @@ CONNECT_SECONDS = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What came back from a worker: a result, or the reason why the worker is gone.
+    """What came back from a worker for a pack: a result for each trial, or the reason why the worker is gone.
 
     Attributes:
         waiting: The worker had not come to this yet, so it is not what the worker died of.
     """
 
     worker: int
-    work: TrialWork
-    result: SegmentResult | None = None
+    works: tuple[TrialWork, ...]
+    results: tuple[SegmentResult, ...] | None = None
     death: str | None = None
     waiting: bool = False
 
@@ -115,20 +115,21 @@ class _Worker:
             raise NeurosweepError(f"The worker does not hold the study's data: {self._why_no_trainer}")
         return self._trainer
 
-    def segment(self, work: TrialWork) -> SegmentResult:
-        self._activity = (work.trial, 0, work.epochs)
+    def train(self, works: tuple[TrialWork, ...]) -> tuple[SegmentResult, ...]:
+        epochs = {work.trial: work.epochs for work in works}
+        self._activity = (works[0].trial, 0, works[0].epochs)
 
-        def on_epoch(result: EpochResult) -> None:
-            self._activity = (work.trial, result.epoch, work.epochs)
+        def on_epoch(trial: int, result: EpochResult) -> None:
+            self._activity = (trial, result.epoch, epochs[trial])
 
         try:
-            result: SegmentResult = self._loaded().segment(work, self._halted, on_epoch)
-            return result
+            return tuple(self._loaded().train(works, self._halted, on_epoch))
         finally:
             self._activity = None
 
-    def forget(self, trial: int) -> None:
-        self._loaded().forget(trial)
+    def forget(self, trials: tuple[int, ...]) -> None:
+        for trial in trials:
+            self._loaded().forget(trial)
 
     def test(self, settings: Settings, weights: dict[str, Any], metric: Metric, split: Split) -> TestResult:
         result: TestResult = self._loaded().test(settings, weights, metric, split)
@@ -145,7 +146,7 @@ class _Worker:
 
     @_control
     def halt(self, number: int) -> None:
-        """Ends the segment that runs, and those that wait, of loads up to this one as soon as the trainer looks up."""
+        """Ends the pack that trains, and those that wait, of loads up to this one as soon as the trainer looks up."""
         self._halted_up_to = number
 
     def _halted(self) -> bool:
@@ -157,13 +158,13 @@ class _Member:
     """One worker as the pool sees it.
 
     Attributes:
-        pending: Segments that it has not answered, oldest first, with the calls that will.
+        pending: Packs that it has not answered, oldest first, with the calls that will.
         asked: The call that will say what it is doing.
         activity: What it was doing when it answered last: trial, epoch, epochs.
     """
 
     actor: Any
-    pending: list[tuple[Any, TrialWork]] = field(default_factory=list)
+    pending: list[tuple[Any, tuple[TrialWork, ...]]] = field(default_factory=list)
     asked: Any = None
     activity: tuple[int, int, int] | None = None
 
@@ -250,17 +251,23 @@ class Pool:
     def size(self) -> int:
         return len(self._members)
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether each worker has a share of a GPU."""
+        return self._shape is not None and self._shape.gpus > 0
+
     def outstanding(self, worker: int) -> int:
-        """How many segments a worker has been given and has not answered."""
+        """How many packs a worker has been given and has not answered."""
         return len(self._members[worker].pending)
 
-    def submit(self, worker: int, work: TrialWork) -> None:
-        member = self._members[worker]
-        member.pending.append((member.actor.segment.remote(work), work))
+    def submit(self, worker: int, works: Sequence[TrialWork]) -> None:
+        """Gives a worker a pack: segments that it is to train together."""
+        member, pack = self._members[worker], tuple(works)
+        member.pending.append((member.actor.train.remote(pack), pack))
 
-    def forget(self, worker: int, trial: int) -> None:
-        """Lets a worker drop the state of a paused trial."""
-        self._members[worker].actor.forget.remote(trial)
+    def forget(self, worker: int, trials: Sequence[int]) -> None:
+        """Lets a worker drop the state of paused trials."""
+        self._members[worker].actor.forget.remote(tuple(trials))
 
     def collect(self, timeout: float) -> list[Done]:
         """What has come back, in the order of submission for each worker; waits up to `timeout` seconds for the first.
@@ -276,13 +283,15 @@ class Pool:
         done: list[Done] = []
         for worker, member in enumerate(self._members):
             while member.pending and member.pending[0][0] in answered:
-                ref, work = member.pending.pop(0)
+                ref, works = member.pending.pop(0)
                 try:
-                    done.append(Done(worker=worker, work=work, result=ray.get(ref)))
+                    done.append(Done(worker=worker, works=works, results=ray.get(ref)))
                 except ray.exceptions.RayError as exc:
                     death = _first_line(exc)
-                    done.append(Done(worker=worker, work=work, death=death))
-                    done.extend(Done(worker=worker, work=each, death=death, waiting=True) for _, each in member.pending)
+                    done.append(Done(worker=worker, works=works, death=death))
+                    done.extend(
+                        Done(worker=worker, works=each, death=death, waiting=True) for _, each in member.pending
+                    )
                     self._replace(worker)
                     break
         return done
@@ -304,7 +313,7 @@ class Pool:
         return tuple(activities)
 
     def halt(self) -> None:
-        """Tells every worker to end its segment; what is under way comes back as stopped."""
+        """Tells every worker to end its pack; what is under way comes back as stopped."""
         for member in self._members:
             member.actor.halt.remote(self._loads)
 

@@ -36,9 +36,6 @@ loaded: whoever can write a row could run code here. A resumed study builds the 
 _SEQUENCES = "qmc:"
 """QMC counts the points of its sequences in the study's attributes; each trial carries the count on, for a resume."""
 
-_RUNGS = "completed_rung_"
-"""Successive halving notes a trial's value at each rung in the trial's attributes."""
-
 
 class Proposals:
     """The trials of one study, as its sampler and its pruner see them. Not for more than one thread.
@@ -62,9 +59,11 @@ class Proposals:
         self._space = Space(spec, input_shape)
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(
-            study_name=label, storage=self._storage, pruner=make_pruner(spec), direction="minimize"
+            study_name=label, storage=self._storage, pruner=optuna.pruners.NopPruner(), direction="minimize"
         )
         self._study_id = self._storage.get_study_id_from_name(label)
+        self._pruner = make_pruner(spec)
+        self._curves: dict[int, dict[int, float]] = {}
         self._asked = 0
         self._exhausted = False
         self._best: tuple[float, int] | None = None
@@ -116,11 +115,17 @@ class Proposals:
     def report(self, number: int, epoch: int, value: float) -> None:
         """Takes in a trial's validation metric after an epoch, counted from 1."""
         self._storage.set_trial_intermediate_value(self._id(number), epoch, value)
+        self._curves.setdefault(number, {})[epoch] = value
 
-    def should_prune(self, number: int) -> bool:
-        """Whether a trial should end after the epoch that it reported last; to be asked once for each of
-        `search.pruner.decision_epochs`."""
-        return self._study.pruner.prune(self._study, self._frozen(number))
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The epochs after which a trial is shown to the pruner, ascending; the last is its end."""
+        return self._pruner.looks
+
+    def judge(self, numbers: Sequence[int]) -> set[int]:
+        """Which of these trials end after the epoch that they reported last; to be asked once for each of a trial's
+        `looks`, for all of a pack together."""
+        return self._pruner.judge({number: self._curves[number] for number in numbers})
 
     def tell(self, number: int, state: TrialState, value: float | None = None) -> dict[str, Any]:
         """Ends a trial.
@@ -132,7 +137,9 @@ class Proposals:
         Returns:
             The system attributes that came since the trial was proposed.
         """
+        curve = self._curves.pop(number, {})
         if state is TrialState.COMPLETE and value is not None and math.isfinite(value):
+            self._pruner.complete(curve)
             self._study.tell(number, value)
             self._keep_best(value, number)
         else:
@@ -157,8 +164,9 @@ class Proposals:
         running = not state.is_finished()
         if running:
             state = OptunaState.RUNNING
-            attrs = {key: attr for key, attr in attrs.items() if not key.startswith(_RUNGS)}
             self._recorded[trial.number] = attrs
+        else:
+            self._pruner.restore(trial.number, trial.intermediate_values, complete=state is OptunaState.COMPLETE)
         if state is OptunaState.COMPLETE and (value is None or not math.isfinite(value)):
             state = OptunaState.FAIL
         self._study.add_trial(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from neurosweep.errors import NeurosweepError
@@ -20,10 +20,11 @@ DIED = "the worker died"
 
 
 class InProcessPool(Pool):
-    """Trains when it is asked what has come back: one segment of each worker at every `collect`.
+    """Trains when it is asked what has come back: one pack of each worker at every `collect`.
 
     Attributes:
         submitted: All work in the order in which it came, with its worker.
+        packs: The trials of each pack in the order in which they came, with their worker.
         deadly: Says of which work a worker dies, before its first epoch.
         change: What becomes of a result before it is handed back.
     """
@@ -32,11 +33,12 @@ class InProcessPool(Pool):
         super().__init__()
         self._count = workers
         self._trainers: list[Trainer] = []
-        self._pending: list[list[TrialWork]] = [[] for _ in range(workers)]
+        self._pending: list[list[tuple[TrialWork, ...]]] = [[] for _ in range(workers)]
         self._killed: set[int] = set()
         self._halted = False
         self._dataset: Dataset | None = None
         self.submitted: list[tuple[int, TrialWork]] = []
+        self.packs: list[tuple[int, tuple[int, ...]]] = []
         self.forgotten: list[tuple[int, int]] = []
         self.tests = 0
         self.deadly: Callable[[TrialWork], bool] = lambda work: False
@@ -59,28 +61,31 @@ class InProcessPool(Pool):
     def outstanding(self, worker: int) -> int:
         return len(self._pending[worker])
 
-    def submit(self, worker: int, work: TrialWork) -> None:
-        self.submitted.append((worker, work))
-        self._pending[worker].append(work)
+    def submit(self, worker: int, works: Sequence[TrialWork]) -> None:
+        self.submitted += [(worker, work) for work in works]
+        self.packs.append((worker, tuple(work.trial for work in works)))
+        self._pending[worker].append(tuple(works))
 
-    def forget(self, worker: int, trial: int) -> None:
-        self.forgotten.append((worker, trial))
-        self._trainers[worker].forget(trial)
+    def forget(self, worker: int, trials: Sequence[int]) -> None:
+        for trial in trials:
+            self.forgotten.append((worker, trial))
+            self._trainers[worker].forget(trial)
 
     def collect(self, timeout: float) -> list[Done]:
         done: list[Done] = []
         for worker, pending in enumerate(self._pending):
             if not pending:
                 continue
-            work = pending.pop(0)
+            works = pending.pop(0)
             try:
-                if worker in self._killed or self.deadly(work):
+                if worker in self._killed or any(self.deadly(work) for work in works):
                     raise ChildProcessError(DIED)
-                result = self._trainers[worker].segment(work, lambda: self._halted, lambda epoch: None)
-                done.append(Done(worker=worker, work=work, result=self.change(work, result)))
+                results = self._trainers[worker].train(works, lambda: self._halted, lambda trial, epoch: None)
+                changed = tuple(self.change(work, result) for work, result in zip(works, results, strict=True))
+                done.append(Done(worker=worker, works=works, results=changed))
             except Exception as error:
-                done.append(Done(worker=worker, work=work, death=str(error)))
-                done += [Done(worker=worker, work=each, death=str(error), waiting=True) for each in pending]
+                done.append(Done(worker=worker, works=works, death=str(error)))
+                done += [Done(worker=worker, works=each, death=str(error), waiting=True) for each in pending]
                 pending.clear()
                 self._killed.discard(worker)
                 self._trainers[worker] = self._trainer()
