@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from neurosweep.errors import NeurosweepError
+from search.packing import Packing
 from search.pool import Done, Pool
 from search.progress import WorkerActivity
 from trainer.data.dataset import Dataset
@@ -19,12 +20,24 @@ from trainer.worker import Trainer
 DIED = "the worker died"
 
 
+def packing(trials: int, pool: Pool, data: Dataset) -> Packing:
+    """What the engine would make of them."""
+    return Packing(
+        trials=trials,
+        workers=pool.size,
+        on_gpu=False,
+        rows=len(data.train),
+        input_shape=data.input_shape,
+        outputs=data.outputs,
+    )
+
+
 class InProcessPool(Pool):
     """Trains when it is asked what has come back: one pack of each worker at every `collect`.
 
     Attributes:
         submitted: All work in the order in which it came, with its worker.
-        packs: The trials of each pack in the order in which they came, with their worker.
+        packs: The size of each pack in the order in which they came, with its worker.
         deadly: Says of which work a worker dies, before its first epoch.
         change: What becomes of a result before it is handed back.
     """
@@ -38,7 +51,7 @@ class InProcessPool(Pool):
         self._halted = False
         self._dataset: Dataset | None = None
         self.submitted: list[tuple[int, TrialWork]] = []
-        self.packs: list[tuple[int, tuple[int, ...]]] = []
+        self.packs: list[tuple[int, int]] = []
         self.forgotten: list[tuple[int, int]] = []
         self.tests = 0
         self.deadly: Callable[[TrialWork], bool] = lambda work: False
@@ -63,7 +76,7 @@ class InProcessPool(Pool):
 
     def submit(self, worker: int, works: Sequence[TrialWork]) -> None:
         self.submitted += [(worker, work) for work in works]
-        self.packs.append((worker, tuple(work.trial for work in works)))
+        self.packs.append((worker, len(works)))
         self._pending[worker].append(tuple(works))
 
     def forget(self, worker: int, trials: Sequence[int]) -> None:

@@ -18,12 +18,11 @@ from search import dispatcher as dispatcher_module
 from search.checkpoint import BestNetwork, Checkpoint
 from search.dispatcher import Dispatcher, Signals
 from search.progress import Progress
-from search.pruner import decision_epochs
 from search.spec import StudySpec
 from search.study import Proposals
 from storage.records import Claim, EpochRow, NewStudy, StudyState, TrialRecord, TrialState
 from storage.store import Store
-from tests.search.in_process_pool import InProcessPool
+from tests.search.in_process_pool import InProcessPool, packing
 from trainer.data.dataset import DataRequest, Dataset
 from trainer.data.load import load
 from trainer.settings import Settings
@@ -91,7 +90,7 @@ class Study:
             pool=pool,
             proposals=proposals,
             checkpoint=self.checkpoint,
-            decisions=decision_epochs(self.spec),
+            packing=packing(claim.study.trials, pool, self.data),
             name_worker=lambda worker: f"worker-{worker + 1}",
             known=self.store.trials(self.id),
             on_progress=self.shown.append,
@@ -146,7 +145,7 @@ def alone(study: Study, trial: TrialRecord) -> SegmentResult:
         epochs=epochs,
         until=epochs,
     )
-    return trainer.segment(work, lambda: False, lambda epoch: None)
+    return trainer.train([work], lambda: False, lambda trial, epoch: None)[0]
 
 
 def told(trials: list[TrialRecord]) -> list[Any]:
@@ -409,7 +408,7 @@ def test_a_trial_that_three_workers_died_of_is_failed_and_its_neighbour_is_not(s
 
 
 def test_the_target_ends_the_study_at_the_first_trial_that_meets_it(study: Callable[..., Study]) -> None:
-    work = study(budget={"trials": 50, "target": 0.2})
+    work = study(budget={"trials": 7, "target": 0.2})
     pool = InProcessPool()
     pool.change = lambda each, result: dataclasses.replace(result, validation=0.2 if each.trial >= 3 else 0.3)
     proposals = work.work(pool)
@@ -426,7 +425,7 @@ def done_early(each: TrialWork, result: SegmentResult) -> SegmentResult:
 
 
 def test_when_the_target_is_met_what_is_under_way_ends_at_its_next_look(study: Callable[..., Study]) -> None:
-    work = study(search={"pruner": "median"}, budget={"trials": 50, "target": 9.0, "epochs": 20})
+    work = study(search={"pruner": "median"}, budget={"trials": 7, "target": 9.0, "epochs": 20})
     pool = InProcessPool()
     pool.change = done_early
     work.work(pool)
@@ -443,7 +442,7 @@ def test_a_study_whose_time_is_up_before_it_begins_has_one_trial_all_the_same(st
 def test_when_the_time_is_up_no_trial_begins_and_those_under_way_are_trained_to_their_end(
     study: Callable[..., Study],
 ) -> None:
-    work = study(search={"pruner": "median"}, budget={"trials": 50, "minutes": 1, "epochs": 20})
+    work = study(search={"pruner": "median"}, budget={"trials": 7, "minutes": 1, "epochs": 20})
     pool = InProcessPool()
 
     def change(each: TrialWork, result: SegmentResult) -> SegmentResult:

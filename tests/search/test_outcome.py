@@ -19,12 +19,11 @@ from neurosweep.errors import NeurosweepError
 from search.checkpoint import BestNetwork, Checkpoint
 from search.dispatcher import Dispatcher, Signals
 from search.outcome import conclude
-from search.pruner import decision_epochs
 from search.spec import StudySpec, data_request
 from search.study import Proposals
 from storage.records import Claim, NewStudy, TrialRecord, TrialState
 from storage.store import Store
-from tests.search.in_process_pool import InProcessPool
+from tests.search.in_process_pool import InProcessPool, packing
 from trainer.data.dataset import Dataset
 from trainer.data.load import load
 from trainer.work import Metric
@@ -66,7 +65,7 @@ class Ended:
             pool=self.pool,
             proposals=self.proposals,
             checkpoint=self.checkpoint,
-            decisions=decision_epochs(self.spec),
+            packing=packing(claim.study.trials, self.pool, self.dataset),
             name_worker=str,
             known=(),
             on_progress=lambda progress: None,

@@ -112,7 +112,7 @@ def trainer(data: Dataset) -> Trainer:
 
 def alone(data: Dataset, trial: int) -> SegmentResult:
     """The trial, trained by nobody's worker."""
-    return trainer(data).segment(work(trial), lambda: False, lambda epoch: None)
+    return trainer(data).train([work(trial)], lambda: False, lambda trial, epoch: None)[0]
 
 
 def figures(*results: SegmentResult | None) -> list[EpochResult]:
@@ -123,24 +123,45 @@ def figures(*results: SegmentResult | None) -> list[EpochResult]:
     return epochs
 
 
+def only(done: Done) -> SegmentResult | None:
+    """The result of a pack of one."""
+    if done.results is None:
+        return None
+    (result,) = done.results
+    return result
+
+
+def test_a_pack_comes_back_whole_each_trial_as_if_it_were_alone(rig: Rig, data: Dataset) -> None:
+    rig.pool.submit(0, [work(1), work(2, until=2), work(3)])
+
+    (done,) = rig.collect(1)
+
+    assert done.results is not None
+    assert [each.trial for each in done.works] == [each.trial for each in done.results] == [1, 2, 3]
+    outcomes = [each.outcome for each in done.results]
+    assert outcomes == [Outcome.FINISHED, Outcome.PAUSED, Outcome.FINISHED]
+    for trial, each in zip((1, 2, 3), done.results, strict=True):
+        assert figures(each) == figures(alone(data, trial))[: len(each.epochs)]
+
+
 def test_a_worker_answers_in_the_order_in_which_it_was_asked(rig: Rig, data: Dataset) -> None:
     for trial in (3, 1, 2):
-        rig.pool.submit(0, work(trial))
-    rig.pool.submit(1, work(0))
+        rig.pool.submit(0, [work(trial)])
+    rig.pool.submit(1, [work(0)])
     assert (rig.pool.size, rig.pool.outstanding(0), rig.pool.outstanding(1)) == (2, 3, 1)
 
     done = rig.collect(4)
 
-    assert [each.work.trial for each in done if each.worker == 0] == [3, 1, 2]
-    assert [each.work.trial for each in done if each.worker == 1] == [0]
+    assert [each.works[0].trial for each in done if each.worker == 0] == [3, 1, 2]
+    assert [each.works[0].trial for each in done if each.worker == 1] == [0]
     assert all((each.death, each.waiting) == (None, False) for each in done)
     assert (rig.pool.outstanding(0), rig.pool.outstanding(1)) == (0, 0)
     for each in done:
-        expected = alone(data, each.work.trial)
-        assert each.result is not None
-        assert (each.result.trial, each.result.outcome) == (each.work.trial, Outcome.FINISHED)
-        assert figures(each.result) == figures(expected)
-        assert (each.result.validation, each.result.train) == (expected.validation, expected.train)
+        expected, result = alone(data, each.works[0].trial), only(each)
+        assert result is not None
+        assert (result.trial, result.outcome) == (each.works[0].trial, Outcome.FINISHED)
+        assert figures(result) == figures(expected)
+        assert (result.validation, result.train) == (expected.validation, expected.train)
 
 
 def test_nothing_to_wait_for_is_answered_at_once(rig: Rig) -> None:
@@ -150,81 +171,83 @@ def test_nothing_to_wait_for_is_answered_at_once(rig: Rig) -> None:
 
 
 def test_a_paused_trial_goes_on_in_its_worker_and_one_that_was_forgotten_starts_anew(rig: Rig, data: Dataset) -> None:
-    rig.pool.submit(0, work(1, until=2))
-    rig.pool.submit(0, work(1, until=4))
-    first, second = (each.result for each in rig.collect(2))
+    rig.pool.submit(0, [work(1, until=2)])
+    rig.pool.submit(0, [work(1, until=4)])
+    first, second = (only(each) for each in rig.collect(2))
     assert first is not None
     assert first.outcome is Outcome.PAUSED
     assert figures(first, second) == figures(alone(data, 1))[:4]
 
-    rig.pool.forget(0, 1)
-    rig.pool.submit(0, work(1))
-    assert figures(rig.collect(1)[0].result) == figures(alone(data, 1))
+    rig.pool.forget(0, [1])
+    rig.pool.submit(0, [work(1)])
+    assert figures(only(rig.collect(1)[0])) == figures(alone(data, 1))
 
 
 def test_halting_ends_what_runs_and_what_waits_until_other_data_come(rig: Rig, data: Dataset) -> None:
     """Even where the halt overtakes the data that were sent before it, or the other data overtake the halt."""
-    rig.pool.submit(0, work(0, until=ENDLESS, epochs=ENDLESS))
-    rig.pool.submit(0, work(1))
+    rig.pool.submit(0, [work(0, until=ENDLESS, epochs=ENDLESS)])
+    rig.pool.submit(0, [work(1)])
     rig.pool.halt()
 
     done = rig.collect(2)
-    assert [each.result and each.result.outcome for each in done] == [Outcome.STOPPED, Outcome.STOPPED]
+    outcomes = [result and result.outcome for result in map(only, done)]
+    assert outcomes == [Outcome.STOPPED, Outcome.STOPPED]
 
     rig.pool.load(data)
-    rig.pool.submit(0, work(1))
-    result = rig.collect(1)[0].result
+    rig.pool.submit(0, [work(1)])
+    result = only(rig.collect(1)[0])
     assert result is not None
     assert result.outcome is Outcome.FINISHED
 
 
 def test_a_worker_that_dies_gives_all_back_and_is_replaced_without_the_other_noticing(rig: Rig, data: Dataset) -> None:
-    rig.pool.submit(0, work(0, until=ENDLESS, epochs=ENDLESS))
-    rig.pool.submit(0, work(1))
-    rig.pool.submit(1, work(2))
+    rig.pool.submit(0, [work(0, until=ENDLESS, epochs=ENDLESS)])
+    rig.pool.submit(0, [work(1)])
+    rig.pool.submit(1, [work(2)])
     rig.kill(0)
 
     done = rig.collect(3)
 
     lost = [each for each in done if each.worker == 0]
-    assert [(each.work.trial, each.result, each.waiting) for each in lost] == [(0, None, False), (1, None, True)]
+    assert [(each.works[0].trial, only(each), each.waiting) for each in lost] == [(0, None, False), (1, None, True)]
     assert all(each.death and "\n" not in each.death for each in lost)
     (other,) = (each for each in done if each.worker == 1)
-    assert figures(other.result) == figures(alone(data, 2))
+    assert figures(only(other)) == figures(alone(data, 2))
     assert (rig.pool.size, rig.pool.outstanding(0)) == (2, 0)
-    rig.pool.submit(0, work(1))
-    assert figures(rig.collect(1)[0].result) == figures(alone(data, 1))
+    rig.pool.submit(0, [work(1)])
+    assert figures(only(rig.collect(1)[0])) == figures(alone(data, 1))
 
 
 def test_work_that_breaks_a_worker_in_an_unforeseen_way_comes_back_with_the_reason(rig: Rig, data: Dataset) -> None:
-    rig.pool.submit(0, cast(Any, dataclasses.replace(work(0), until=cast(Any, "nonsense"))))
+    rig.pool.submit(0, [dataclasses.replace(work(0), until=cast(Any, "nonsense"))])
     (done,) = rig.collect(1)
     # The trainer itself takes what goes wrong within a trial.
-    assert done.result is not None
-    assert done.result.outcome is Outcome.FAILED
+    result = only(done)
+    assert result is not None
+    assert result.outcome is Outcome.FAILED
 
-    rig.pool.submit(0, cast(TrialWork, "nonsense"))
-    rig.pool.submit(0, work(1))
+    rig.pool.submit(0, [cast(TrialWork, "nonsense")])
+    rig.pool.submit(0, [work(1)])
     broken, waiting = rig.collect(2)
-    assert (broken.result, broken.waiting) == (None, False)
+    assert (only(broken), broken.waiting) == (None, False)
     assert "has no attribute" in (broken.death or "")
-    assert (waiting.result, waiting.waiting, waiting.work.trial) == (None, True, 1)
-    rig.pool.submit(0, work(1))
-    assert figures(rig.collect(1)[0].result) == figures(alone(data, 1))
+    assert (only(waiting), waiting.waiting, waiting.works[0].trial) == (None, True, 1)
+    rig.pool.submit(0, [work(1)])
+    assert figures(only(rig.collect(1)[0])) == figures(alone(data, 1))
 
 
 def test_other_data_drop_the_study_before_with_all_that_is_under_way(rig: Rig, data: Dataset) -> None:
-    rig.pool.submit(0, work(1, until=2))
+    rig.pool.submit(0, [work(1, until=2)])
     rig.collect(1)
-    rig.pool.submit(0, work(5))
+    rig.pool.submit(0, [work(5)])
 
     wine = load(DataRequest(source="wine"))
     rig.pool.load(wine)
 
     assert rig.pool.outstanding(0) == 0
-    rig.pool.submit(0, work(1))
+    rig.pool.submit(0, [work(1)])
     done = rig.collect(1)
-    assert figures(done[0].result) == figures(alone(wine, 1))
+    assert figures(only(done[0])) == figures(alone(wine, 1))
 
 
 def test_a_worker_that_can_not_hold_the_data_says_why_and_never_trains_on_the_study_before(
@@ -232,13 +255,13 @@ def test_a_worker_that_can_not_hold_the_data_says_why_and_never_trains_on_the_st
 ) -> None:
     real.load(data)
     rig = Rig(real, lambda worker: None)
-    real.submit(0, work(0))
+    real.submit(0, [work(0)])
     rig.collect(1)
 
     real.load(dataclasses.replace(data, train=dataclasses.replace(data.train, inputs=cast(Any, "no array"))))
-    real.submit(0, work(1))
+    real.submit(0, [work(1)])
     (done,) = rig.collect(1)
-    assert done.result is None
+    assert only(done) is None
     assert done.death is not None
     assert "does not hold the study's data" in done.death
     assert "Error: " in done.death.partition("data: ")[2]
@@ -277,7 +300,7 @@ def test_every_worker_has_its_name_on_the_screen(rig: Rig) -> None:
 
 def test_the_screen_sees_which_epoch_a_worker_is_at(real: Pool, data: Dataset) -> None:
     real.load(data)
-    real.submit(1, work(7, until=ENDLESS, epochs=ENDLESS))
+    real.submit(1, [work(7, until=ENDLESS, epochs=ENDLESS)])
     deadline, seen = time.monotonic() + 30, real.activity(str)
     while seen[1].epoch < 2:
         assert time.monotonic() < deadline, seen
@@ -298,7 +321,7 @@ def test_workers_of_the_same_shape_stay_and_others_come_and_go(real: Pool, data:
     assert first not in (pid(real, 0), pid(real, 1))
     real.load(data)
     for worker in (0, 1):
-        real.submit(worker, work(worker))
+        real.submit(worker, [work(worker)])
     assert len(Rig(real, lambda worker: None).collect(2)) == 2
     real.open(WorkerShape(count=2, cpus=1.0, gpus=0.0))
 

@@ -13,7 +13,6 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from search.pruner import decision_epochs
 from search.spec import StudySpec
 from search.study import Proposals
 from storage.records import (
@@ -80,7 +79,7 @@ class Recorded:
             self.reported[number][epoch] = value
             if leave:
                 return
-            if epoch in decision_epochs(spec)[:-1] and proposals.should_prune(number):
+            if epoch in proposals.looks[:-1] and proposals.judge([number]):
                 state = TrialState.PRUNED
                 break
         if number % 7 == 5:
@@ -297,18 +296,6 @@ def test_the_best_is_the_smallest_complete_value_and_of_equal_ones_the_earliest_
     for number, value in ((3, 0.5), (2, 0.4), (1, 0.4)):
         proposals.tell(number, TrialState.COMPLETE, value)
     assert proposals.best() == (1, 0.4)
-
-
-def test_telling_returns_only_what_the_pruner_added() -> None:
-    proposals = Proposals(study("qmc", "asha"), INPUT, "s")
-    first = ask(proposals)
-    proposals.tell(first.number, TrialState.COMPLETE, metric(first, 1))
-    proposed = ask(proposals)
-    assert list(proposed.attrs.values()) == [0]  # the first point of the sequence
-    proposals.report(proposed.number, 1, 0.3)
-    proposals.should_prune(proposed.number)
-
-    assert proposals.tell(proposed.number, TrialState.PRUNED) == {"completed_rung_0": 0.3}
 
 
 def test_optuna_is_quiet(capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:

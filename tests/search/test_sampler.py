@@ -105,7 +105,7 @@ def test_every_sampler_works_with_every_pruner(sampler: str, pruner: str) -> Non
         state = TrialState.COMPLETE
         for epoch in (1, 2, 3):
             proposals.report(proposed.number, epoch, value_of(proposed) / epoch)
-            if epoch < 3 and proposals.should_prune(proposed.number):
+            if epoch < 3 and proposals.judge([proposed.number]):
                 state = TrialState.PRUNED
                 break
         proposals.tell(proposed.number, state, value_of(proposed) / 3 if state is TrialState.COMPLETE else None)

@@ -78,7 +78,7 @@ def test_every_trial_can_be_trained_again_to_the_same_numbers(product: Product) 
             epochs=4,
             until=len(recorded),
         )
-        again = trainer.segment(work, lambda: False, lambda epoch: None)
+        again = trainer.train([work], lambda: False, lambda trial, epoch: None)[0]
         assert [epoch.validation_metric for epoch in again.epochs] == [row.validation_metric for row in recorded]
         assert [epoch.train_loss for epoch in again.epochs] == pytest.approx([row.train_loss for row in recorded])
 
