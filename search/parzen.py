@@ -150,10 +150,11 @@ class Numbers:
         taken, places = np.flatnonzero(counts), np.arange(self.cells)
         widths = np.zeros(self.cells)
         if taken.size:
-            after = np.searchsorted(taken, places)
-            left = np.where(after > 0, places - taken[after - 1], 0)
+            before, after = (np.searchsorted(taken, places, side) for side in ("left", "right"))
+            left = np.where(before > 0, places - taken[before - 1], 0)
             right = np.where(after < taken.size, taken[np.minimum(after, taken.size - 1)] - places, 0)
-            widths += np.maximum(left, right)
+            # Among several in its cell, it is hardly the one that is next to another cell.
+            widths += np.where(counts < 2, np.maximum(left, right), 0)
         return self._kernels(places, widths, int(counts.sum()) + 1)
 
     def _distances(self, taken: Counts, count: int) -> tuple[Floats, Floats]:
