@@ -138,12 +138,17 @@ class Numbers:
         left, right = self._distances(taken, count)
         # Of several observations in a cell, one is the neighbour of what is on its left, one of what is on its right,
         # and the others are as narrow as they may be. A single one is as wide as the larger of the two distances.
-        alone = observed == 1
-        widest = np.maximum(left, right)
-        outer = weights[taken] / np.maximum(observed, 2)
-        widths = np.concatenate((np.where(alone, widest, left), np.where(alone, widest, right), np.zeros(taken.size)))
-        masses = np.concatenate((outer, outer, weights[taken] - 2 * outer))
-        density: Floats = masses @ self._kernels(np.concatenate((taken, taken, taken)), widths, count) + self._prior
+        sides = np.where(observed == 1, np.maximum(left, right), (left, right)).ravel()
+        wide = np.flatnonzero(sides > self._narrowest(count))
+        share = weights[taken] / np.maximum(observed, 2)
+        outer = np.concatenate((share, share))[wide]
+        owners = np.concatenate((taken, taken))[wide]
+        inner = weights - np.bincount(owners, outer, minlength=self.cells)
+        places = np.concatenate((taken, owners))
+        widths = np.concatenate((np.zeros(taken.size), sides[wide]))
+        masses = np.concatenate((inner[taken], outer))
+        windows, inside = self._windows(places, widths, count)
+        density: Floats = (masses / inside) @ windows + self._prior
         return density
 
     def kernels(self, counts: Counts) -> Floats:
@@ -155,7 +160,9 @@ class Numbers:
             right = np.where(after < taken.size, taken[np.minimum(after, taken.size - 1)] - places, 0)
             # Among several in its cell, it is hardly the one that is next to another cell.
             widths += np.where(counts < 2, np.maximum(left, right), 0)
-        return self._kernels(places, widths, int(counts.sum()) + 1)
+        windows, inside = self._windows(places, widths, int(counts.sum()) + 1)
+        kernels: Floats = windows / inside[:, None]
+        return kernels
 
     def _distances(self, taken: Counts, count: int) -> tuple[Floats, Floats]:
         """From each taken cell to the next one on either side, in cells; the ends of the range are none, but for the
@@ -167,21 +174,25 @@ class Numbers:
         left[1:] = right[:-1] = taken[1:] - taken[:-1]
         return left, right
 
-    def _kernels(self, places: Counts, widths: Floats, count: int) -> Floats:
-        """(kernels, cells) masses, of sum 1 each, of normal distributions cut off at the ends of the range.
+    def _narrowest(self, count: int) -> float:
+        # Optuna counts the prior among the kernels.
+        return max(self.cells / min(100, 2 + count), NARROWEST)
+
+    def _windows(self, places: Counts, widths: Floats, count: int) -> tuple[Floats, Floats]:
+        """Normal distributions that stand in the middles of cells.
 
         Args:
-            places: (kernels,) the cells in whose middles they stand.
+            places: (kernels,) the cells.
             widths: (kernels,) standard deviations in cells, before they are limited.
             count: Observations: the fewer, the wider the narrowest kernel.
+
+        Returns:
+            (kernels, cells) masses in each cell of the range, and (kernels,) their sums, as the ends are cut off.
         """
-        # Optuna counts the prior among the kernels.
-        narrowest = self.cells / min(100.0, 2.0 + count)
-        limited = np.minimum(np.maximum(widths, max(narrowest, NARROWEST)), self.cells)
+        limited = np.minimum(np.maximum(widths, self._narrowest(count)), self.cells)
         levels = np.rint(np.log(limited / NARROWEST) / math.log(LADDER)).astype(np.int64)
         windows, inside = _bank(self.cells)
-        kernels: Floats = windows[levels, self.cells - 1 - places] / inside[levels, places][:, None]
-        return kernels
+        return windows[levels, self.cells - 1 - places], inside[levels, places]
 
 
 @lru_cache

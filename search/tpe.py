@@ -7,9 +7,9 @@ under them and unlikeliest under the bad ones is proposed. It differs in how tha
 
 - Trials are told to it one by one and never read again. A trial that ends finds its place among the ranked ones, and
   moves at most two others between the good and the bad ones.
-- A density is a table over the cells of a parameter (`search.parzen`), made once after a trial has ended and used by
-  all proposals until the next one ends. A trial that was proposed meanwhile counts as a bad one at once: its kernel is
-  added to the table, so that proposals of one moment spread.
+- A density is a table over the cells of a parameter (`search.parzen`). That of the good trials is made anew when they
+  change, that of the bad ones after each trial that ends; all proposals until then use it. A trial that was proposed
+  meanwhile counts as a bad one at once: its kernel is added to the table, so that proposals of one moment spread.
 - The weight of an old bad trial falls with its number, where Optuna counts its rank among those with the parameter.
 """
 
@@ -134,7 +134,7 @@ class TreeParzen(BaseSampler):
         for name in cells:
             del self._parameters[name].running[number]
         for parameter in self._parameters.values():
-            parameter.forget_tables()
+            parameter.an_end()
         if state not in (TrialState.COMPLETE, TrialState.PRUNED):
             return
         self._newest = max(self._newest, number)
@@ -152,13 +152,11 @@ class TreeParzen(BaseSampler):
 
     def _put(self, number: int, good: bool) -> None:
         for name, cell in self._ended[number].items():
-            parameter = self._parameters[name]
-            (parameter.good if good else parameter.bad).add(number, cell)
+            self._parameters[name].add(number, cell, good)
 
     def _move(self, number: int, good: bool) -> None:
         for name, cell in self._ended[number].items():
-            parameter = self._parameters[name]
-            (parameter.bad if good else parameter.good).remove(number, cell)
+            self._parameters[name].remove(number, cell, not good)
         self._put(number, good)
 
     def _parameter(self, name: str, distribution: BaseDistribution) -> _Parameter:
@@ -204,6 +202,8 @@ class _Side:
         if fresh <= 0:
             return self.counts.astype(float)
         weights = self._ages / fresh
+        if fresh > 20 * FRESH:
+            return weights  # which is less than a twentieth too much for the newest
         for number in range(fresh, newest + 1):
             cell = self.places.get(number)
             if cell is not None:
@@ -212,27 +212,40 @@ class _Side:
 
 
 class _Parameter:
-    """What is known of one parameter.
+    """What is known of one parameter, and its densities, which are made where they are needed. Their sums differ.
 
     Attributes:
-        good, bad: Its values in the trials that have ended.
-        running: Cells of the running trials, by number.
+        good, bad: Its values in the good and in the bad trials.
+        running: Its cells in the running ones, by number; they count as bad.
     """
 
     def __init__(self, scale: Scale) -> None:
         self.scale = scale
         self.good, self.bad = _Side(scale.cells), _Side(scale.cells)
         self.running: dict[int, int] = {}
-        self._tables: _Tables | None = None
+        self._density: Floats | None = None
+        self._reached: Floats = np.zeros(0)
+        self._against: _Against | None = None
 
-    def forget_tables(self) -> None:
-        """After a trial has ended."""
-        self._tables = None
+    def add(self, number: int, cell: int, good: bool) -> None:
+        """Takes in a value of a trial that has ended."""
+        (self.good if good else self.bad).add(number, cell)
+        self._density = None if good else self._density
+
+    def remove(self, number: int, cell: int, good: bool) -> None:
+        """Takes it out again."""
+        (self.good if good else self.bad).remove(number, cell)
+        self._density = None if good else self._density
 
     def run(self, number: int, cell: int) -> None:
+        """Takes in a value of a running trial."""
         self.running[number] = cell
-        if self._tables is not None:
-            self._tables.coming.append(cell)
+        if self._against is not None:
+            self._against.coming.append(cell)
+
+    def an_end(self) -> None:
+        """After any trial has ended, as the weights of all bad ones change with that."""
+        self._against = None
 
     def draw(self, newest: int, quantiles: Floats) -> int:
         """The cell of the best candidate.
@@ -241,40 +254,42 @@ class _Parameter:
             newest: The number of the newest trial that has ended.
             quantiles: (candidates,) where the candidates stand in the density of the good trials.
         """
-        if self._tables is None:
-            good = self.scale.density(self.good.counts, self.good.counts.astype(float))
+        if self._density is None:
+            self._density = self.scale.density(self.good.counts, self.good.counts.astype(float))
+            reached = np.cumsum(self._density)
+            self._reached = reached / reached[-1]
+        if self._against is None:
             bad = self.scale.density(self.bad.counts, self.bad.weights(newest))
-            self._tables = _Tables(good, bad, coming=list(self.running.values()))
-        if self._tables.coming:
-            self._tables.take_in(self.scale, self.bad.counts)
-        return self._tables.draw(quantiles)
+            self._against = _Against(bad, coming=list(self.running.values()))
+        if self._against.coming:
+            self._against.take_in(self.scale, self.bad.counts)
+        cells = self._reached.searchsorted(quantiles, side="right")
+        return int(cells[(self._density[cells] / self._against.density[cells]).argmax()])
 
 
-class _Tables:
-    """Densities of one parameter, each times a factor of its own.
+class _Against:
+    """The density of the bad trials with that of the running ones.
 
     Args:
-        good: (cells,) masses of the good trials.
         bad: (cells,) masses of the bad trials.
-        coming: Cells of running trials, which count as bad ones, until they are taken in.
+        coming: Cells of running trials, until they are taken in.
+
+    Attributes:
+        density: (cells,) masses of all that were taken in.
     """
 
-    def __init__(self, good: Floats, bad: Floats, coming: list[int]) -> None:
+    def __init__(self, bad: Floats, coming: list[int]) -> None:
         self.coming = coming
-        self._good, self._bad = good, bad
-        self._reached = np.cumsum(good)
-        self._reached /= self._reached[-1]
-        self._running: Floats = np.zeros(good.size)
+        self.density = self._bad = bad
+        self._running: Floats = np.zeros(bad.size)
         self._kernels: Floats | None = None
 
     def take_in(self, scale: Scale, counts: Counts) -> None:
+        """Adds the kernels of those that are coming, as they are beside the bad trials that are counted."""
         if self._kernels is None:
             # Rounded, so that their sum is exact: the same in whatever order the trials became known.
             self._kernels = np.rint(scale.kernels(counts) * 2.0**40) / 2.0**40
         for cell in self.coming:
             self._running += self._kernels[cell]
         self.coming.clear()
-
-    def draw(self, quantiles: Floats) -> int:
-        cells = np.searchsorted(self._reached, quantiles, side="right")
-        return int(cells[np.argmax(self._good[cells] / (self._bad[cells] + self._running[cells]))])
+        self.density = self._bad + self._running
