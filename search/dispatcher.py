@@ -9,61 +9,28 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from search.checkpoint import BestNetwork, Checkpoint
+from search.ledger import Ledger, Live
 from search.packing import AHEAD, Packing
 from search.pool import Done, Pool
 from search.progress import Progress
 from search.spec import StudySpec
 from search.study import Proposals
-from storage.records import (
-    Batch,
-    Claim,
-    EndedTrial,
-    EpochRow,
-    Fact,
-    FactKind,
-    ProposedTrial,
-    TrialRecord,
-    TrialState,
-)
+from storage.records import Claim, EndedTrial, TrialRecord, TrialState
 from storage.store import Store
 from trainer.settings import Settings
-from trainer.work import Metric, Outcome, SegmentResult, TrialWork
+from trainer.work import EpochResult, Metric, Outcome, SegmentResult, TrialWork
 
 DEATHS = 3
 """A trial that this many workers died of is failed."""
 
 LOOK_SECONDS = 0.5
 """The longest wait for a result before the stop signals and the clock are looked at again."""
-
-
-@dataclass
-class _Live:
-    """A trial that is with a worker.
-
-    Attributes:
-        recorded_worker: The worker that the database has for it.
-        curve: Its validation metric after each epoch.
-    """
-
-    settings: Settings
-    seed: int
-    worker: int
-    until: int
-    recorded_worker: int | None = None
-    curve: list[float] = field(default_factory=list)
-    best_epoch: int = 0
-    validation: float | None = None
-    seconds: float = 0.0
-    deaths: int = 0
-
-    @property
-    def epochs(self) -> int:
-        return len(self.curve)
 
 
 @dataclass
@@ -134,11 +101,13 @@ class Dispatcher:
         self._signals = signals
         self._on_progress = on_progress
         self._started = started
-        self._live: dict[int, _Live] = {}
+        self._live: dict[int, Live] = {}
         self._hands = [_Hand() for _ in range(pool.size)]
         self._best_curve: list[float] = []
         self._again = [trial for trial in known if trial.state is TrialState.RUNNING]
-        self._recorded_epochs = {trial.number: trial.epochs for trial in self._again}
+        self._ledger = Ledger(claim.study.id, known)
+        # For a trial that is under way, those that wait for its result: their networks are the same.
+        self._twins: dict[int, list[int]] = defaultdict(list)
         self._asked = len(known)
         self._counts = {state: sum(trial.state is state for trial in known) for state in TrialState}
         self._finished_here = 0
@@ -146,10 +115,7 @@ class Dispatcher:
         self._params = {trial.number: trial.params for trial in known}
         self._shown = 0.0
         self._dispatching = time.monotonic()
-        # What the next transaction holds, and what goes to the workers after it.
-        self._proposed: list[ProposedTrial] = []
-        self._epochs: list[EpochRow] = []
-        self._ended: list[EndedTrial] = []
+        # What goes to the workers after the next transaction.
         self._outgoing: list[tuple[int, list[TrialWork]]] = []
         best = checkpoint.best
         ours = {(trial.number, trial.validation) for trial in known if trial.state is TrialState.COMPLETE}
@@ -240,27 +206,12 @@ class Dispatcher:
         reason = f"{DEATHS} workers died while they trained it; the last one: {done.death}"
         self._end(trial, live, TrialState.FAILED, None, reason)
 
-    def _book_epochs(self, result: SegmentResult, live: _Live) -> None:
-        now = datetime.now(UTC)
+    def _book_epochs(self, result: SegmentResult, live: Live) -> None:
         for epoch in result.epochs:
-            if epoch.epoch <= live.epochs:
-                continue
-            live.curve.append(epoch.validation_metric)
-            self._proposals.report(result.trial, epoch.epoch, epoch.validation_metric)
-            if epoch.epoch <= self._recorded_epochs.get(result.trial, 0):
-                continue
-            self._epochs.append(
-                EpochRow(
-                    trial=result.trial,
-                    epoch=epoch.epoch,
-                    train_loss=epoch.train_loss,
-                    train_metric=epoch.train_metric,
-                    validation_loss=epoch.validation_loss,
-                    validation_metric=epoch.validation_metric,
-                    seconds=epoch.seconds,
-                    at=now,
-                )
-            )
+            if epoch.epoch > live.epochs:
+                live.curve.append(epoch.validation_metric)
+                self._proposals.report(result.trial, epoch.epoch, epoch.validation_metric)
+                self._ledger.add_epoch(result.trial, epoch)
         live.seconds += result.seconds
         live.best_epoch, live.validation = result.best_epoch, result.validation
 
@@ -276,7 +227,7 @@ class Dispatcher:
         elif self._time_is_up():
             left = [trial for trial in paused if trial not in ending]
             ending |= set(left) - self._hopeful(left)
-        return {trial for trial in ending if self._live[trial].epochs >= self._recorded_epochs.get(trial, 0)}
+        return {trial for trial in ending if self._live[trial].epochs >= self._ledger.recorded_epochs(trial)}
 
     def _hopeful(self, trials: Sequence[int]) -> set[int]:
         """Those that are no worse than the best complete trial was at their epoch; before there is one, the best."""
@@ -285,7 +236,7 @@ class Dispatcher:
         bars = {trial: min(self._best_curve[: self._live[trial].epochs]) for trial in trials}
         return {trial for trial in trials if min(self._live[trial].curve) <= bars[trial]}
 
-    def _finish(self, result: SegmentResult, live: _Live) -> None:
+    def _finish(self, result: SegmentResult, live: Live) -> None:
         """A trial that was trained to its end; without a finite metric it can't be compared, and is a failure."""
         if result.validation is None or not math.isfinite(result.validation):
             self._end(result.trial, live, TrialState.FAILED, result, f"its {self._metric} was not finite")
@@ -301,23 +252,32 @@ class Dispatcher:
             self._checkpoint.keep(BestNetwork(trial=trial, validation=result.validation, weights=result.weights))
 
     def _end(
-        self, trial: int, live: _Live, state: TrialState, result: SegmentResult | None, reason: str | None = None
+        self, trial: int, live: Live, state: TrialState, result: SegmentResult | None, reason: str | None = None
+    ) -> None:
+        train, weights = (result.train, result.weight_count) if result else (None, 0)
+        self._book_end(trial, live, state, train, weights, reason)
+        for twin in self._twins.pop(trial, []):
+            if twin in self._live:
+                self._reuse(twin, trial)
+
+    def _book_end(
+        self, trial: int, live: Live, state: TrialState, train: float | None, weights: int, reason: str | None
     ) -> None:
         # Optuna takes a pruned trial's last value as its own.
         last = live.curve[-1] if live.curve else None
         value = {TrialState.COMPLETE: live.validation, TrialState.PRUNED: last}.get(state)
         attrs = self._proposals.tell(trial, state, value if state is TrialState.COMPLETE else None)
-        self._ended.append(
+        self._ledger.end(
             EndedTrial(
                 number=trial,
                 state=state,
                 value=value,
-                train=result.train if result else None,
+                train=train,
                 validation=live.validation,
                 epochs=live.epochs,
                 best_epoch=live.best_epoch,
                 seconds=live.seconds,
-                weights=result.weight_count if result else 0,
+                weights=weights,
                 worker=self._name_worker(live.worker),
                 error=reason,
                 attrs=attrs,
@@ -330,6 +290,28 @@ class Dispatcher:
         del self._live[trial]
         self._counts[state] += 1
         self._finished_here += 1
+
+    def _reuse(self, trial: int, twin: int) -> None:
+        """Ends a trial with the result of another one that has the same settings, instead of training them twice."""
+        live, outcome = self._live[trial], self._ledger.outcomes[twin]
+        unwritten = self._ledger.unwritten_epochs(twin)
+        written = self._store.epochs(self._claim.study.id, [twin]) if len(unwritten) < outcome.epochs else []
+        for row in (*written, *unwritten):
+            live.curve.append(row.validation_metric)
+            self._proposals.report(trial, row.epoch, row.validation_metric)
+            self._ledger.add_epoch(
+                trial,
+                EpochResult(
+                    epoch=row.epoch,
+                    train_loss=row.train_loss,
+                    train_metric=row.train_metric,
+                    validation_loss=row.validation_loss,
+                    validation_metric=row.validation_metric,
+                    seconds=0.0,
+                ),
+            )
+        live.best_epoch, live.validation = outcome.best_epoch, outcome.validation
+        self._book_end(trial, live, outcome.state, outcome.train, outcome.weights, outcome.error)
 
     # What comes next
 
@@ -385,15 +367,25 @@ class Dispatcher:
         live = self._live[trial]
         return self._packing.cost(live.settings, self._next_look(live) - live.epochs)
 
-    def _next_look(self, live: _Live) -> int:
+    def _next_look(self, live: Live) -> int:
         return next(epoch for epoch in self._looks if epoch > live.epochs)
 
     def _begin_trial(self, worker: int) -> int | None:
-        """A trial that was left unfinished, else a proposal while the budget lasts."""
+        """A trial that was left unfinished, else a proposal while the budget lasts. One whose network was or is being
+        trained already gets the result of that."""
+        while (trial := self._next_trial(worker)) is not None:
+            twin = self._proposals.twin(trial)
+            if twin in self._live:
+                self._twins[twin].append(trial)
+            elif twin in self._ledger.outcomes:
+                self._reuse(trial, twin)
+            else:
+                return trial
+        return None
+
+    def _next_trial(self, worker: int) -> int | None:
         if self._again:
-            left = self._again.pop(0)
-            self._take_up(left, worker)
-            return left.number
+            return self._take_up(self._again.pop(0), worker)
         if self._asked >= self._claim.study.trials or self._exhausted or self._spent():
             return None
         proposed = self._proposals.ask()
@@ -401,14 +393,15 @@ class Dispatcher:
             self._exhausted = True
             return None
         self._asked += 1
-        self._proposed.append(proposed)
+        self._ledger.propose(proposed)
         self._params[proposed.number] = proposed.params
         settings = Settings.from_json(proposed.settings)
-        self._live[proposed.number] = _Live(settings, proposed.seed, worker, self._looks[0])
+        self._live[proposed.number] = Live(settings, proposed.seed, worker, self._looks[0])
         return proposed.number
 
-    def _take_up(self, left: TrialRecord, worker: int) -> None:
-        self._live[left.number] = _Live(Settings.from_json(left.settings), left.seed, worker, self._looks[0])
+    def _take_up(self, left: TrialRecord, worker: int) -> int:
+        self._live[left.number] = Live(Settings.from_json(left.settings), left.seed, worker, self._looks[0])
+        return left.number
 
     def _work_of(self, trial: int, worker: int) -> TrialWork:
         live, best = self._live[trial], self._checkpoint.best
@@ -426,26 +419,12 @@ class Dispatcher:
     def _commit(self) -> None:
         """Writes all that was booked in one transaction, then sends the workers what follows from it."""
         self._signals.renew()
-        assigned = self._newly_assigned()
-        if self._proposed or self._epochs or self._ended or assigned:
-            study = self._claim.study.id
-            facts = tuple(
-                Fact(key=f"study-{study}-trial-{trial.number}", kind=FactKind.TRIAL_ENDED, trial=trial.number)
-                for trial in self._ended
-            )
-            self._store.record(
-                self._claim,
-                Batch(
-                    proposed=tuple(self._proposed),
-                    epochs=tuple(self._epochs),
-                    ended=tuple(self._ended),
-                    facts=facts,
-                    assigned=assigned,
-                ),
-            )
+        batch = self._ledger.take(self._newly_assigned())
+        if batch is not None:
+            self._store.record(self._claim, batch)
         for worker, works in self._outgoing:
             self._pool.submit(worker, works)
-        self._proposed, self._epochs, self._ended, self._outgoing = [], [], [], []
+        self._outgoing = []
 
     def _newly_assigned(self) -> dict[int, str]:
         """The worker's name for each outgoing trial that the database does not have with that worker."""

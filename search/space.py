@@ -6,9 +6,10 @@ layer, `filters_2` where there is a second convolution, `momentum` where the opt
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,11 +27,20 @@ from trainer.settings import (
 )
 from trainer.shapes import feature_map_size
 
-if TYPE_CHECKING:
-    from optuna.trial import BaseTrial
-
 GRID_POINTS = 5
 """Values that a grid takes of a range without steps."""
+
+
+class Asked(Protocol):
+    """What is asked for values: one of Optuna's trials, or what stands in for it."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+
+    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Any: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +86,7 @@ class Space:
             dimension = getattr(space, name)
             self._dimensions[name] = on_grid(dimension) if grid and isinstance(dimension, Range) else dimension
 
-    def suggest(self, trial: BaseTrial) -> Proposal:
+    def suggest(self, trial: Asked) -> Proposal:
         """Asks a trial for every setting of one network. No network that comes back lets an image vanish."""
         draw = _Draw(trial, self._dimensions)
         family = Family(draw.family(self._families))
@@ -127,7 +137,7 @@ class Space:
 class _Draw:
     """Takes settings from a trial, by name, and remembers them; fixed ones are not asked for."""
 
-    def __init__(self, trial: BaseTrial, dimensions: dict[str, Fixed | Choice | Range]) -> None:
+    def __init__(self, trial: Asked, dimensions: dict[str, Fixed | Choice | Range]) -> None:
         self._trial = trial
         self._dimensions = dimensions
         self.params: dict[str, Value] = {}
@@ -153,7 +163,8 @@ class _Draw:
         if isinstance(dimension, Fixed):
             return dimension.value
         if isinstance(dimension, Choice):
-            return cast(Value, self._trial.suggest_categorical(key, dimension.values))
+            value: Value = self._trial.suggest_categorical(key, dimension.values)
+            return value
         low, high, step, log = dimension.low, dimension.high, dimension.step, dimension.log
         if isinstance(low, int) and isinstance(high, int):
             return self._trial.suggest_int(key, low, high, step=int(step or 1), log=log)

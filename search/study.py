@@ -2,26 +2,32 @@
 
 Optuna's study and its `InMemoryStorage` are behind it. The dispatcher that owns the study writes what it is handed here
 into the database; nothing is read from there until another process goes on with the study.
+
+The storage is spoken to directly: `Study.tell` and `Trial.suggest_*` copy a trial again and again, which takes longer
+than to propose it. `InMemoryStorage.get_trial` hands out the trial itself, and what changes often is changed in it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import optuna
-from optuna.distributions import distribution_to_json
+from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from search.draft import Draft, Parameters
 from search.pruner import make_pruner
-from search.sampler import Stream, derived_seed, make_sampler, quiet_optuna
-from search.space import Space
+from search.sampler import Stream, derived_seed, make_sampler, quiet_optuna, redrawing
+from search.space import Proposal, Space
 from search.spec import SamplerKind, StudySpec
+from search.tpe import TreeParzen
 from storage.records import OptunaParam, ProposedTrial, TrialState
+from trainer.settings import Settings
 
 _STATES = {
     TrialState.COMPLETE: OptunaState.COMPLETE,
@@ -35,6 +41,10 @@ loaded: whoever can write a row could run code here. A resumed study builds the 
 
 _SEQUENCES = "qmc:"
 """QMC counts the points of its sequences in the study's attributes; each trial carries the count on, for a resume."""
+
+REDRAWS, RANDOM_REDRAWS = 8, 24
+"""How often a trial is drawn again whose settings were tried before: first by its sampler, where that is `tpe`, then at
+random. In a space that is all tried, a trial costs as much as so many proposals."""
 
 
 class Proposals:
@@ -63,12 +73,18 @@ class Proposals:
         )
         self._study_id = self._storage.get_study_id_from_name(label)
         self._pruner = make_pruner(spec)
-        self._curves: dict[int, dict[int, float]] = {}
         self._asked = 0
         self._exhausted = False
         self._best: tuple[float, int] | None = None
         self._recorded: dict[int, dict[str, Any]] = {}
         self._tried: set[frozenset[tuple[str, Any]]] = set()
+        self._parameters = Parameters()
+        self._first: dict[Settings, int] = {}
+        self._twins: dict[int, int] = {}
+        self._tpe: TreeParzen | None = None
+        sampler = make_sampler(spec, 0)
+        if isinstance(sampler, TreeParzen):
+            self._study.sampler = self._tpe = sampler
         for trial in trials:
             self._restore(trial)
 
@@ -78,44 +94,53 @@ class Proposals:
         return self._study
 
     def ask(self) -> ProposedTrial | None:
-        """A new trial, to be told later; None once a grid has no combination left."""
+        """A new trial, to be told later; None once a grid has no combination left.
+
+        Settings that were tried before, whatever became of them, are drawn again, from seeds of this trial, for a
+        number of times; where that helps nothing, the trial names its twin. A grid's settings are not drawn again:
+        what it repeats are combinations that repairs have made equal.
+        """
         if self._exhausted:
             return None
         number = self._asked
-        self._study.sampler = make_sampler(self._spec, number)
-        trial = self._study.ask()
-        proposal = self._space.suggest(trial)
-        frozen = self._frozen(number)
-        if self._spec.search.sampler is SamplerKind.GRID and _point(frozen) in self._tried:
-            # Out of combinations, BruteForceSampler repeats one. This trial stays in Optuna's memory, and only there.
-            self._study.tell(trial, state=OptunaState.FAIL)
-            self._exhausted = True
-            return None
+        proposal = self._first_draft(number)
+        if self._spec.search.sampler is SamplerKind.GRID:
+            if _point(self._frozen(number)) in self._tried:
+                # Out of combinations, BruteForceSampler repeats one. This trial stays in Optuna's memory, only there.
+                self._storage.set_trial_state_values(self._id(number), OptunaState.FAIL)
+                self._exhausted = True
+                return None
+            self._tried.add(_point(self._frozen(number)))
+        elif proposal.settings in self._first:
+            proposal = self._drawn_again(number, proposal)
         self._asked += 1
-        self._tried.add(_point(frozen))
-        self._carry_sequences_on(frozen)
-        self._recorded[number] = attrs = _safe(self._frozen(number).system_attrs)
+        self._carry_sequences_on(number)
+        frozen = self._frozen(number)
+        self._know(frozen, proposal.settings)
+        self._recorded[number] = attrs = _safe(frozen.system_attrs)
         return ProposedTrial(
             number=number,
             params=proposal.params,
             settings=proposal.settings.to_json(),
             seed=derived_seed(self._spec.seed, Stream.TRIAL, number),
-            optuna=tuple(
-                OptunaParam(
-                    name=name,
-                    internal=distribution.to_internal_repr(frozen.params[name]),
-                    distribution=distribution_to_json(distribution),
-                )
-                for name, distribution in frozen.distributions.items()
-            ),
+            optuna=tuple(self._recordable(frozen)),
             attrs=attrs,
+            twin=self.twin(number),
             started_at=datetime.now(UTC),
         )
 
+    def ask_batch(self, count: int) -> list[ProposedTrial]:
+        """So many new trials, from one fit of the sampler; fewer once a grid has no combination left."""
+        trials = (self.ask() for _ in range(count))
+        return [trial for trial in trials if trial is not None]
+
+    def twin(self, number: int) -> int | None:
+        """The number of the first trial with the settings of this one; None where it is that itself."""
+        return self._twins.get(number)
+
     def report(self, number: int, epoch: int, value: float) -> None:
         """Takes in a trial's validation metric after an epoch, counted from 1."""
-        self._storage.set_trial_intermediate_value(self._id(number), epoch, value)
-        self._curves.setdefault(number, {})[epoch] = value
+        self._frozen(number).intermediate_values[epoch] = value
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -125,7 +150,7 @@ class Proposals:
     def judge(self, numbers: Sequence[int]) -> set[int]:
         """Which of these trials end after the epoch that they reported last; to be asked once for each of a trial's
         `looks`, for all of a pack together."""
-        return self._pruner.judge({number: self._curves[number] for number in numbers})
+        return self._pruner.judge({number: self._frozen(number).intermediate_values for number in numbers})
 
     def tell(self, number: int, state: TrialState, value: float | None = None) -> dict[str, Any]:
         """Ends a trial.
@@ -137,14 +162,20 @@ class Proposals:
         Returns:
             The system attributes that came since the trial was proposed.
         """
-        curve = self._curves.pop(number, {})
-        if state is TrialState.COMPLETE and value is not None and math.isfinite(value):
-            self._pruner.complete(curve)
-            self._study.tell(number, value)
-            self._keep_best(value, number)
-        else:
-            ended = OptunaState.FAIL if state is TrialState.COMPLETE else _STATES[state]
-            self._study.tell(number, state=ended)
+        frozen, values = self._frozen(number), None
+        ended = _STATES[state]
+        if state is TrialState.COMPLETE:
+            if value is not None and math.isfinite(value):
+                values = [value]
+                self._keep_best(value, number)
+                self._pruner.complete(frozen.intermediate_values)
+            else:
+                ended = OptunaState.FAIL
+        elif state is TrialState.PRUNED and frozen.intermediate_values:
+            last = frozen.intermediate_values[max(frozen.intermediate_values)]
+            values = None if math.isnan(last) else [last]
+        self._study.sampler.after_trial(self._study, frozen, ended, values)
+        self._storage.set_trial_state_values(self._id(number), ended, values)
         recorded = self._recorded.pop(number)
         attrs = _safe(self._frozen(number).system_attrs)
         return {key: value for key, value in attrs.items() if recorded.get(key) != value}
@@ -185,16 +216,67 @@ class Proposals:
             )
         )
         self._tried.add(_point(trial))
+        drawn = self._space.suggest(Draft(self._parameters, lambda parameter: trial.params[parameter.name]))
+        self._know(self._frozen(trial.number), drawn.settings)
         for key, count in attrs.items():
             if key.startswith(_SEQUENCES):
                 self._storage.set_study_system_attr(self._study_id, key, count)
         if state is OptunaState.COMPLETE and value is not None:
             self._keep_best(value, trial.number)
 
-    def _carry_sequences_on(self, trial: FrozenTrial) -> None:
+    def _know(self, trial: FrozenTrial, settings: Settings) -> None:
+        first = self._first.setdefault(settings, trial.number)
+        if first != trial.number:
+            self._twins[trial.number] = first
+        if self._tpe is not None:
+            self._tpe.learn(trial)
+
+    def _first_draft(self, number: int) -> Proposal:
+        """Begins a trial with what its sampler proposes first."""
+        if self._tpe is not None:
+            self._storage.create_new_trial(self._study_id)
+            return self._draft(number, self._tpe)
+        self._study.sampler = make_sampler(self._spec, number)
+        return self._space.suggest(self._study.ask())
+
+    def _draft(self, number: int, sampler: BaseSampler) -> Proposal:
+        """Gives a trial the values that a sampler draws for each parameter by itself."""
+        frozen = self._frozen(number)
+        draft = Draft(
+            self._parameters,
+            lambda parameter: sampler.sample_independent(self._study, frozen, parameter.name, parameter.distribution),
+        )
+        proposal = self._space.suggest(draft)
+        frozen.params = {parameter.name: value for parameter, value in draft.values}
+        frozen.distributions = {parameter.name: parameter.distribution for parameter, _ in draft.values}
+        return proposal
+
+    def _drawn_again(self, number: int, first: Proposal) -> Proposal:
+        """A proposal with new settings, or the first one, where none was found."""
+        frozen = self._frozen(number)
+        params, distributions = frozen.params, frozen.distributions
+        for sampler in self._redrawing(number):
+            proposal = self._draft(number, sampler)
+            if proposal.settings not in self._first:
+                return proposal
+        frozen.params, frozen.distributions = params, distributions
+        return first
+
+    def _redrawing(self, number: int) -> Iterator[BaseSampler]:
+        if self._tpe is not None:
+            yield from [self._tpe] * REDRAWS
+        yield from [redrawing(self._spec, number)] * RANDOM_REDRAWS
+
+    def _recordable(self, trial: FrozenTrial) -> Iterator[OptunaParam]:
+        for name, distribution in trial.distributions.items():
+            text = self._parameters.known(name, distribution).text
+            internal = distribution.to_internal_repr(trial.params[name])
+            yield OptunaParam(name=name, internal=internal, distribution=text)
+
+    def _carry_sequences_on(self, number: int) -> None:
         for key, count in self._storage.get_study_system_attrs(self._study_id).items():
             if key.startswith(_SEQUENCES):
-                self._storage.set_trial_system_attr(self._id(trial.number), key, count)
+                self._storage.set_trial_system_attr(self._id(number), key, count)
 
     def _keep_best(self, value: float, number: int) -> None:
         self._best = min(self._best or (value, number), (value, number))

@@ -47,6 +47,15 @@ _STATES = {
     TrialState.FAILED: OptunaState.FAIL,
 }
 
+_END_TRIAL = (
+    sa.update(_TRIALS)
+    .where(_TRIALS.c.trial_id == sa.bindparam("id"))
+    .values(
+        state=sa.bindparam("new_state", type_=_TRIALS.c.state.type),
+        datetime_complete=sa.bindparam("ended", type_=_TRIALS.c.datetime_complete.type),
+    )
+)
+
 _OURS = "neurosweep:study"
 """System attribute that holds our study's id, on the Optuna studies that are ours."""
 
@@ -171,13 +180,19 @@ class OptunaStudy:
 
     def end(self, connection: sa.Connection, trials: Sequence[EndedTrial]) -> None:
         """Ends running trials. A pruned one's value is its last reported one, as Optuna has it; NaN is none."""
+        if not trials:
+            return
+        states = [
+            {
+                "id": self._trial_ids[trial.number],
+                "new_state": _STATES[trial.state],
+                "ended": _naive(trial.ended_at),
+            }
+            for trial in trials
+        ]
+        connection.execute(_END_TRIAL, states)
         values = []
         for trial in trials:
-            connection.execute(
-                sa.update(_TRIALS)
-                .where(_TRIALS.c.trial_id == self._trial_ids[trial.number])
-                .values(state=_STATES[trial.state], datetime_complete=_naive(trial.ended_at))
-            )
             if trial.value is not None and not math.isnan(trial.value):
                 value, kind = models.TrialValueModel.value_to_stored_repr(trial.value)
                 row = {"trial_id": self._trial_ids[trial.number], "objective": 0, "value": value, "value_type": kind}

@@ -114,6 +114,7 @@ class ProposedTrial:
         settings: What the trainer builds from, as JSON values.
         optuna: Only what was searched.
         attrs: System attributes that Optuna's sampler left on the trial.
+        twin: The number of an earlier trial with equal settings; None for new ones. It is not recorded.
     """
 
     number: int
@@ -122,6 +123,7 @@ class ProposedTrial:
     seed: int
     optuna: tuple[OptunaParam, ...] = ()
     attrs: dict[str, Any] = field(default_factory=dict)
+    twin: int | None = None
     started_at: datetime
 
 

@@ -15,9 +15,10 @@ from storage.schema import epoch, outbox, trial
 
 def write(connection: sa.Connection, study_id: int, batch: Batch) -> None:
     """Our own tables' part of a batch; doing it again changes nothing."""
-    _propose(connection, study_id, batch.proposed)
-    _report(connection, study_id, batch.epochs)
-    _assign(connection, study_id, batch.assigned)
+    _propose(connection, study_id, batch.proposed, batch.assigned)
+    _report(connection, study_id, batch.epochs, {ended.number for ended in batch.ended})
+    new = {proposed.number for proposed in batch.proposed}
+    _assign(connection, study_id, {number: by for number, by in batch.assigned.items() if number not in new})
     _end(connection, study_id, batch.ended)
     add_facts(connection, study_id, batch.facts)
 
@@ -27,7 +28,9 @@ def add_facts(connection: sa.Connection, study_id: int, facts: Sequence[Fact]) -
     insert_absent(connection, outbox, rows, ("key",))
 
 
-def _propose(connection: sa.Connection, study_id: int, trials: Sequence[ProposedTrial]) -> None:
+def _propose(
+    connection: sa.Connection, study_id: int, trials: Sequence[ProposedTrial], assigned: dict[int, str]
+) -> None:
     rows = [
         {
             "study_id": study_id,
@@ -36,6 +39,7 @@ def _propose(connection: sa.Connection, study_id: int, trials: Sequence[Proposed
             "params": new.params,
             "settings": new.settings,
             "seed": str(new.seed),
+            "worker": assigned.get(new.number),
             "started_at": new.started_at,
         }
         for new in trials
@@ -43,7 +47,8 @@ def _propose(connection: sa.Connection, study_id: int, trials: Sequence[Proposed
     insert_absent(connection, trial, rows, ("study_id", "number"))
 
 
-def _report(connection: sa.Connection, study_id: int, epochs: Sequence[EpochRow]) -> None:
+def _report(connection: sa.Connection, study_id: int, epochs: Sequence[EpochRow], ended: set[int]) -> None:
+    """Adds epochs; how many of them a trial in `ended` has is written with its end."""
     rows = [
         {
             "study_id": study_id,
@@ -66,7 +71,7 @@ def _report(connection: sa.Connection, study_id: int, epochs: Sequence[EpochRow]
         connection,
         study_id,
         sa.update(trial).values(epochs=sa.bindparam("furthest")),
-        [{"n": number, "furthest": last} for number, last in furthest.items()],
+        [{"n": number, "furthest": last} for number, last in furthest.items() if number not in ended],
     )
 
 

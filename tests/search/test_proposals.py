@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.distributions import json_to_distribution
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
@@ -296,6 +298,125 @@ def test_the_best_is_the_smallest_complete_value_and_of_equal_ones_the_earliest_
     for number, value in ((3, 0.5), (2, 0.4), (1, 0.4)):
         proposals.tell(number, TrialState.COMPLETE, value)
     assert proposals.best() == (1, 0.4)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_batch_is_what_asking_one_by_one_gives(sampler: str) -> None:
+    spec = study(sampler)
+    batches, singly = Proposals(spec, INPUT, "s"), Proposals(spec, INPUT, "s")
+    for size in (12, 1, 8, 5):
+        batch = batches.ask_batch(size)
+        assert [trial.params for trial in batch] == [ask(singly).params for _ in range(size)]
+        for trial in batch:
+            for proposals in (batches, singly):
+                proposals.tell(trial.number, TrialState.COMPLETE, metric(trial, 1))
+    assert len({json.dumps(trial.params) for trial in batches.optuna_study.trials}) == 26
+
+
+def test_a_batch_of_a_grid_ends_with_the_grid() -> None:
+    proposals = Proposals(study("grid", model="mlp", space=SMALL), INPUT, "s")
+
+    assert [len(proposals.ask_batch(8)) for _ in range(3)] == [8, 4, 0]
+
+
+def test_a_study_stopped_amid_a_batch_goes_on_as_if_it_had_not() -> None:
+    spec = study("tpe", "none")
+    straight, recorded = Proposals(spec, INPUT, "s"), Recorded()
+    recorded.work(straight, spec, 16)
+    batch = straight.ask_batch(8)
+    for trial in batch:
+        recorded.proposed.append(trial)
+        recorded.attrs[trial.number] = {}
+        recorded.finish(straight, spec, trial, leave=trial.number % 3 != 0)
+    restored = Proposals(spec, INPUT, "s", recorded.trials())
+
+    assert sum(state is TrialState.RUNNING for state in recorded.states.values()) == 6
+    for size in (3, 1, 6):
+        assert [trial.params for trial in straight.ask_batch(size)] == [
+            trial.params for trial in restored.ask_batch(size)
+        ]
+
+
+SMALL = {
+    "layers": 1,
+    "neurons": [8, 16, 32],
+    "activation": ["relu", "tanh"],
+    "learning_rate": [0.01, 0.1],
+    "optimizer": "adam",
+    "weight_decay": 0.0,
+    "dropout": 0.0,
+    "batch_norm": False,
+    "batch_size": 32,
+    "schedule": "constant",
+}
+"""Twelve networks."""
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "cmaes"])
+def test_every_network_is_proposed_before_one_is_proposed_again(sampler: str) -> None:
+    spec = study(sampler, "none", model="mlp", space=SMALL)
+    proposals = Proposals(spec, INPUT, "s")
+    trials = []
+    for _ in range(20):
+        trials.append(ask(proposals))
+        proposals.tell(trials[-1].number, TrialState.COMPLETE, metric(trials[-1], 1) + trials[-1].params["neurons_1"])
+
+    settings = [json.dumps(trial.settings) for trial in trials]
+    assert len(set(settings[:12])) >= 11  # the last of them may be missed
+    for trial, mine in zip(trials, settings, strict=True):
+        first = settings.index(mine)
+        assert trial.twin == proposals.twin(trial.number) == (None if first == trial.number else first)
+        known = proposals.optuna_study.trials[trial.number]
+        assert known.params == {name: trial.params[name] for name in ("neurons_1", "activation", "learning_rate")}
+        assert {param.name for param in trial.optuna} == set(known.params)
+
+
+def test_a_redrawn_trial_is_the_same_after_a_stop() -> None:
+    spec = study("tpe", "none", model="mlp", space=SMALL)
+    straight, first, second = Recorded(), Recorded(), Recorded()
+    straight.work(Proposals(spec, INPUT, "s"), spec, 24)
+    first.work(Proposals(spec, INPUT, "s"), spec, 7)
+    restored = Proposals(spec, INPUT, "s", first.trials())
+    second.work(restored, spec, 17)
+
+    both = first.proposed + second.proposed
+    assert [(trial.params, trial.twin) for trial in both] == [(trial.params, trial.twin) for trial in straight.proposed]
+    again = Proposals(spec, INPUT, "s", straight.trials())
+    assert [again.twin(number) for number in range(24)] == [trial.twin for trial in straight.proposed]
+    assert sum(trial.twin is not None for trial in straight.proposed) >= 12
+
+
+def test_networks_that_repairs_make_equal_are_twins() -> None:
+    """On an image of one pixel there is nothing to pool: two choices, one network."""
+    layer = {"conv_layers": 1, "filters": 4, "filter_size": 1, "stride": 1, "padding": "same", "pool": ["max", "avg"]}
+    space = {**SMALL, "neurons": 8, "activation": "relu", "learning_rate": 0.01, **layer}
+    for sampler in ("tpe", "grid"):
+        proposals = Proposals(study(sampler, "none", model="cnn", space=space), (1, 1, 1), "s")
+
+        one, other = ask(proposals), ask(proposals)
+
+        assert one.settings == other.settings
+        assert (one.twin, other.twin) == (None, 0)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_no_trial_is_read_again(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a trial costs does not grow with the study, as nobody goes through the earlier ones."""
+    spec = study(sampler, "none")
+    proposals, recorded = Proposals(spec, INPUT, "s"), Recorded()
+    recorded.work(proposals, spec, 14)
+    looked: list[int] = []
+    whole = InMemoryStorage.get_all_trials
+
+    def watched(*given: Any, **named: Any) -> list[FrozenTrial]:
+        found = whole(*given, **named)
+        looked.append(len(found))
+        return found
+
+    monkeypatch.setattr(InMemoryStorage, "get_all_trials", watched)
+    recorded.work(proposals, spec, 10)
+    assert not any(looked)
+    assert len(proposals.optuna_study.trials) == looked[-1] == 24
 
 
 def test_optuna_is_quiet(capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:

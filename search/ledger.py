@@ -1,0 +1,109 @@
+"""What the dispatcher knows of trials that are under way, and what its next transaction holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from storage.records import Batch, EndedTrial, EpochRow, Fact, FactKind, ProposedTrial, TrialRecord, TrialState
+from trainer.settings import Settings
+from trainer.work import EpochResult
+
+
+@dataclass
+class Live:
+    """A trial that has not ended.
+
+    Attributes:
+        until: The epoch of its next look.
+        recorded_worker: The worker that the database has for it.
+        curve: Its validation metric after each epoch.
+    """
+
+    settings: Settings
+    seed: int
+    worker: int
+    until: int
+    recorded_worker: int | None = None
+    curve: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+    validation: float | None = None
+    seconds: float = 0.0
+    deaths: int = 0
+
+    @property
+    def epochs(self) -> int:
+        return len(self.curve)
+
+
+class Ledger:
+    """What the next transaction holds, and how each trial ended.
+
+    Args:
+        study: The study's id.
+        known: The trials of an earlier dispatcher.
+    """
+
+    def __init__(self, study: int, known: Sequence[TrialRecord]) -> None:
+        self._study = study
+        self._proposed: list[ProposedTrial] = []
+        self._epochs: list[EpochRow] = []
+        self._ended: list[EndedTrial] = []
+        self._recorded_epochs = {trial.number: trial.epochs for trial in known if trial.state is TrialState.RUNNING}
+        self.outcomes: dict[int, EndedTrial | TrialRecord] = {
+            trial.number: trial for trial in known if trial.state is not TrialState.RUNNING
+        }
+
+    def propose(self, proposed: ProposedTrial) -> None:
+        self._proposed.append(proposed)
+
+    def add_epoch(self, trial: int, epoch: EpochResult) -> None:
+        """Of those that an earlier dispatcher recorded nothing is written again."""
+        if epoch.epoch <= self.recorded_epochs(trial):
+            return
+        self._epochs.append(
+            EpochRow(
+                trial=trial,
+                epoch=epoch.epoch,
+                train_loss=epoch.train_loss,
+                train_metric=epoch.train_metric,
+                validation_loss=epoch.validation_loss,
+                validation_metric=epoch.validation_metric,
+                seconds=epoch.seconds,
+                at=datetime.now(UTC),
+            )
+        )
+
+    def recorded_epochs(self, trial: int) -> int:
+        """How many epochs of a trial an earlier dispatcher recorded."""
+        return self._recorded_epochs.get(trial, 0)
+
+    def end(self, ended: EndedTrial) -> None:
+        self._ended.append(ended)
+        self.outcomes[ended.number] = ended
+
+    def unwritten_epochs(self, trial: int) -> list[EpochRow]:
+        return [row for row in self._epochs if row.trial == trial]
+
+    def take(self, assigned: dict[int, str]) -> Batch | None:
+        """All of it, once; None where there is nothing to write.
+
+        Args:
+            assigned: The worker's name for each trial that has been given to another than the database has.
+        """
+        if not (self._proposed or self._epochs or self._ended or assigned):
+            return None
+        facts = tuple(
+            Fact(key=f"study-{self._study}-trial-{trial.number}", kind=FactKind.TRIAL_ENDED, trial=trial.number)
+            for trial in self._ended
+        )
+        batch = Batch(
+            proposed=tuple(self._proposed),
+            epochs=tuple(self._epochs),
+            ended=tuple(self._ended),
+            facts=facts,
+            assigned=assigned,
+        )
+        self._proposed, self._epochs, self._ended = [], [], []
+        return batch
