@@ -219,6 +219,88 @@ def test_each_worker_has_two_trials_in_flight_and_never_more(study: Callable[...
     assert len(pool.submitted) == 9
 
 
+def test_larger_studies_are_given_out_in_packs_and_at_most_a_quarter_is_in_flight(study: Callable[..., Study]) -> None:
+    work, flying = study(budget={"trials": 24}), []
+
+    class Watched(InProcessPool):
+        def collect(self, timeout: float) -> Any:
+            flying.append(sum(len(works) for pending in self._pending for works in pending))
+            return super().collect(timeout)
+
+    pool = Watched(2)
+    work.work(pool)
+
+    assert work.states() == [TrialState.COMPLETE] * 24
+    sizes = [size for _, size in pool.packs]
+    assert sizes[:6] == [3] * 6
+    assert sizes[6:] == sorted(sizes[6:], reverse=True)  # towards the end each worker gets its share of what is left
+    assert max(flying) == 6
+
+
+def test_the_numbers_do_not_depend_on_the_packs(study: Callable[..., Study]) -> None:
+    packed = study(search={"sampler": "random"}, budget={"trials": 16})
+    pool = InProcessPool()
+    packed.work(pool)
+
+    assert max(size for _, size in pool.packs) == 4
+    for trial in packed.trials():
+        expected = alone(packed, trial)
+        assert (trial.train, trial.validation) == (expected.train, expected.validation)
+
+
+def test_survivors_of_a_pack_are_joined_with_new_trials_into_the_next(study: Callable[..., Study]) -> None:
+    work = study(search={"pruner": "asha"}, budget={"trials": 24, "epochs": 27})
+    pool = InProcessPool()
+    work.work(pool)
+
+    looks = {work.until for _, work in pool.submitted}
+    assert looks == {1, 3, 9, 27}
+    start, mixed = 0, 0
+    for _, size in pool.packs:
+        untils = {each.until for _, each in pool.submitted[start : start + size]}
+        start, mixed = start + size, mixed + (len(untils) > 1)
+    assert mixed > 0
+    assert {TrialState.COMPLETE, TrialState.PRUNED} == set(work.states())
+    for trial in work.trials():
+        expected = [epoch.validation_metric for epoch in alone(work, trial).epochs]
+        assert [row.validation_metric for row in work.epochs(trial.number)] == expected[: trial.epochs]
+
+
+def test_a_trial_that_brings_workers_down_takes_its_pack_with_it_only_once(study: Callable[..., Study]) -> None:
+    work = study(budget={"trials": 16})
+    pool = InProcessPool()
+    pool.deadly = lambda each: each.trial == 1
+    work.work(pool)
+
+    assert [trial.number for trial in work.trials() if trial.state is not TrialState.COMPLETE] == [1]
+    assert [each.trial for _, each in pool.submitted].count(1) == 3
+    assert [each.trial for _, each in pool.submitted].count(0) == 2
+
+
+def test_a_network_is_not_trained_twice(study: Callable[..., Study]) -> None:
+    """Four networks in all: of sixteen trials, twelve get the result of another."""
+    fixed = {"neurons": [4, 8], "activation": ["relu", "tanh"], "learning_rate": 0.01, "optimizer": "adam"}
+    fixed |= {"layers": 1, "weight_decay": 0, "dropout": 0, "batch_norm": False, "schedule": "constant"}
+    work = study(search={"sampler": "tpe", "pruner": "none"}, space=fixed, budget={"trials": 16})
+    pool = InProcessPool()
+    work.work(pool)
+
+    first: dict[str, TrialRecord] = {}
+    for trial in work.trials():
+        same = first.setdefault(str(trial.params), trial)
+        assert (trial.state, trial.train, trial.validation) == (same.state, same.train, same.validation)
+        assert (trial.best_epoch, trial.weights) == (same.best_epoch, same.weights)
+        figures = [
+            [(row.epoch, row.train_loss, row.validation_metric) for row in work.epochs(each.number)]
+            for each in (trial, same)
+        ]
+        assert figures[0] == figures[1]
+    assert len(first) == 4
+    assert sorted(each.trial for _, each in pool.submitted) == sorted(trial.number for trial in first.values())
+    assert [frozen.state.name for frozen in work.optuna().trials] == ["COMPLETE"] * 16
+    assert work.store.pending_facts(work.id) == 16
+
+
 def test_no_more_trials_than_asked_for_even_with_many_workers(study: Callable[..., Study]) -> None:
     work = study(budget={"trials": 3})
     work.work(InProcessPool(4))
@@ -455,6 +537,25 @@ def test_when_the_time_is_up_no_trial_begins_and_those_under_way_are_trained_to_
 
     assert [(t.state, t.epochs) for t in work.trials()] == [(TrialState.COMPLETE, 20)] * 2
     assert work.shown[-1].left == 0
+
+
+def test_when_the_time_is_up_only_what_may_still_win_is_trained_to_its_end(study: Callable[..., Study]) -> None:
+    work = study(search={"pruner": "median"}, budget={"trials": 16, "minutes": 1, "epochs": 20})
+    pool = InProcessPool()
+
+    def change(each: TrialWork, result: SegmentResult) -> SegmentResult:
+        if each.until == 2 and each.trial == 3:
+            time.sleep(2.5)
+        return result
+
+    pool.change = change
+    work.work(pool, started=time.monotonic() - 58)
+
+    trials = work.trials()
+    assert len(trials) == 4
+    values = [min(row.validation_metric for row in work.epochs(trial.number)[:2]) for trial in trials]
+    expected = [TrialState.COMPLETE if value == min(values) else TrialState.PRUNED for value in values]
+    assert [trial.state for trial in trials] == expected
 
 
 def test_a_stop_leaves_what_is_under_way_to_be_gone_on_with(study: Callable[..., Study]) -> None:
