@@ -31,7 +31,8 @@ class Optimizer:
         self._settings = settings
         self._weights = weights
         self.gradient = torch.zeros_like(weights)
-        moments = 1 if settings.optimizer is OptimizerKind.SGD else 2
+        # The kernel of SGD takes no buffer where there is no momentum.
+        moments = 2 if settings.optimizer is not OptimizerKind.SGD else int(settings.momentum > 0)
         self._moments = [torch.zeros_like(weights) for _ in range(moments)]
         self._steps = torch.zeros((), device=weights.device)
         # On a GPU a number of the host's would be frozen into a CUDA graph: a tensor can be changed between its runs.
@@ -41,7 +42,8 @@ class Optimizer:
     @property
     def state(self) -> list[Tensor]:
         """All that a step changes besides the weights."""
-        return [*self._moments, self._steps]
+        steps = [self._steps] if self._settings.optimizer is not OptimizerKind.SGD else []
+        return [*self._moments, *steps]
 
     def set_rate(self, rate: float) -> None:
         if isinstance(self._rate, Tensor):

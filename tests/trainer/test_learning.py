@@ -1,14 +1,12 @@
-"""The training loop against a plain one, and its independence of everything but the trial's seed."""
+"""Training depends on nothing but the trial's seed. Its numbers are held against plain PyTorch's in test_packs.py."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from tests.trainer.trainer_cases import (
     EVERYTHING_RANDOM,
@@ -22,90 +20,7 @@ from tests.trainer.trainer_cases import (
     without_times,
     work_of,
 )
-from trainer.data.dataset import Task
-from trainer.device_data import DeviceData, to_device
-from trainer.run import TrialRun
-from trainer.settings import OptimizerKind, Schedule, Settings
 from trainer.work import EpochResult, Metric, Outcome, SegmentResult, TrialWork
-
-CPU = torch.device("cpu")
-EPOCHS = 5
-
-
-def device_data() -> DeviceData:
-    return DeviceData(
-        train=to_device(blobs(130), CPU),
-        validation=to_device(blobs(60, seed=1), CPU),
-        scale=nn.Identity(),
-        task=Task.CLASSIFICATION,
-        input_shape=(5,),
-        outputs=3,
-        target_mean=0.0,
-        target_std=1.0,
-        device=CPU,
-    )
-
-
-def plain_training(settings: Settings, network: nn.Module, batches: Iterator[Tensor], data: DeviceData) -> list[float]:
-    """The validation losses of a loop as one would write it by hand; trains `network` in place."""
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimizer is OptimizerKind.SGD:
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(
-            network.parameters(), lr=rate, momentum=settings.momentum, weight_decay=decay
-        )
-    else:
-        optimizer = kinds[settings.optimizer](network.parameters(), lr=rate, weight_decay=decay, foreach=False)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=EPOCHS)
-    losses = []
-    for _ in range(EPOCHS):
-        network.train()
-        for rows in torch.split(next(batches), settings.batch_size):
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(network(data.train.inputs[rows]), data.train.targets[rows])
-            torch.autograd.backward(loss)
-            optimizer.step()
-        if settings.schedule is Schedule.COSINE:
-            scheduler.step()
-        network.eval()
-        with torch.no_grad():
-            outputs = network(data.validation.inputs)
-        losses.append(nn.functional.cross_entropy(outputs, data.validation.targets).item())
-    return losses
-
-
-def plain_network(batch_norm: bool) -> nn.Sequential:
-    parts: list[nn.Module] = []
-    for inputs, outputs in ((5, 16), (16, 12)):
-        parts.append(nn.Linear(inputs, outputs, bias=not batch_norm))
-        parts += [nn.BatchNorm1d(outputs)] if batch_norm else []
-        parts.append(nn.ReLU())
-    return nn.Sequential(*parts, nn.Linear(12, 3))
-
-
-@pytest.mark.parametrize("schedule", Schedule)
-@pytest.mark.parametrize("batch_norm", [False, True])
-@pytest.mark.parametrize("optimizer", OptimizerKind)
-def test_training_is_that_of_a_plain_loop(optimizer: OptimizerKind, batch_norm: bool, schedule: Schedule) -> None:
-    settings = settings_of(
-        optimizer=optimizer, batch_norm=batch_norm, schedule=schedule, weight_decay=0.05, learning_rate=0.02
-    )
-    data = device_data()
-    run = TrialRun(settings, 11, Metric.ERROR, EPOCHS, data)
-    oracle = plain_network(batch_norm)
-    oracle.load_state_dict(dict(zip(oracle.state_dict(), run.network.state_dict().values(), strict=True)))
-    twin = torch.Generator()
-    twin.set_state(run._order_generator.get_state())
-    orders = (torch.randperm(130, generator=twin) for _ in range(EPOCHS))
-    epochs: list[EpochResult] = []
-
-    run.train_until(EPOCHS, lambda: False, epochs.append)
-    losses = plain_training(settings, oracle, orders, data)
-
-    assert losses[-1] < 0.9  # it has learned something: chance is 1.1
-    np.testing.assert_allclose([epoch.validation_loss for epoch in epochs], losses, rtol=1e-4)
-    for mine, other in zip(run.network.state_dict().values(), oracle.state_dict().values(), strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
 
 
 def test_train_figures_are_averages_over_rows_while_learning() -> None:

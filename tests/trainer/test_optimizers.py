@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from tests.trainer.trainer_cases import settings_of
-from trainer.optimizers import learning_rate, make_optimizer, set_learning_rate
+from trainer.optimizers import Optimizer, learning_rate
 from trainer.settings import OptimizerKind, Schedule
 
-START = [torch.linspace(-2, 3, 12, dtype=torch.float64).view(3, 4), torch.tensor([0.5, -1.0], dtype=torch.float64)]
+START = torch.linspace(-2, 3, 14, dtype=torch.float64)
 
 
 def plain_optimizer(kind: OptimizerKind, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -23,22 +23,21 @@ def plain_optimizer(kind: OptimizerKind, parameters: list[nn.Parameter]) -> torc
             return torch.optim.SGD(parameters, lr=0.02, momentum=0.8, weight_decay=0.1, foreach=False)
 
 
-def steps(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
-    for _ in range(5):
-        optimizer.zero_grad()
-        torch.autograd.backward([(parameter**3).sin().sum() for parameter in parameters])
-        optimizer.step()
-
-
 @pytest.mark.parametrize("kind", OptimizerKind)
 def test_steps_are_those_of_the_plain_optimizer(kind: OptimizerKind) -> None:
-    ours, theirs = ([nn.Parameter(start.clone()) for start in START] for _ in range(2))
-    chosen = settings_of(optimizer=kind, learning_rate=0.02, weight_decay=0.1, momentum=0.8)
-    steps(make_optimizer(chosen, ours), ours)
-    steps(plain_optimizer(kind, theirs), theirs)
-    for mine, other, start in zip(ours, theirs, START, strict=True):
-        torch.testing.assert_close(mine, other)
-        assert (mine - start).abs().min() > 1e-3
+    ours, theirs = START.clone(), nn.Parameter(START.clone())
+    mine = Optimizer(settings_of(optimizer=kind, weight_decay=0.1, momentum=0.8), ours)
+    plain = plain_optimizer(kind, [theirs])
+    mine.set_rate(0.02)
+    for _ in range(5):
+        for weights, gradient in ((theirs.detach(), torch.empty_like(START)), (ours, mine.gradient)):
+            gradient.copy_(3 * weights**2 * (weights**3).cos())
+            if weights is not ours:
+                theirs.grad = gradient
+        mine.step()
+        plain.step()
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-12, atol=1e-12)
+    assert (ours - START).abs().min() > 1e-4
 
 
 def test_cosine_schedule_is_that_of_cosine_annealing() -> None:
@@ -57,9 +56,29 @@ def test_constant_schedule_does_not_change() -> None:
 
 
 def test_new_rate_is_used_by_the_next_step() -> None:
-    parameter = nn.Parameter(torch.zeros(1))
-    optimizer = make_optimizer(settings_of(optimizer=OptimizerKind.SGD, momentum=0.0), [parameter])
-    set_learning_rate(optimizer, 0.25)
-    parameter.grad = torch.ones(1)
+    weights = torch.zeros(1)
+    optimizer = Optimizer(settings_of(optimizer=OptimizerKind.SGD, momentum=0.0), weights)
+    for rate, expected in ((0.25, -0.25), (0.5, -0.75)):
+        optimizer.set_rate(rate)
+        optimizer.gradient.fill_(1)
+        optimizer.step()
+        assert weights.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", OptimizerKind)
+def test_state_is_all_that_a_step_changes_besides_the_weights(kind: OptimizerKind) -> None:
+    """What is put back to its values is as if the step had never been."""
+    weights = START.clone()
+    optimizer = Optimizer(settings_of(optimizer=kind, momentum=0.8), weights)
+    optimizer.set_rate(0.02)
+    optimizer.gradient.fill_(1)
     optimizer.step()
-    assert parameter.item() == pytest.approx(-0.25)
+    kept = [tensor.clone() for tensor in (weights, *optimizer.state)]
+    ends = []
+    for _ in range(2):
+        optimizer.step()
+        ends.append(weights.clone())
+        for tensor, before in zip((weights, *optimizer.state), kept, strict=True):
+            assert not torch.equal(tensor, before)
+            tensor.copy_(before)
+    assert torch.equal(*ends)

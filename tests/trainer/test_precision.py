@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainer.trainer_cases import CNN, MLP, blobs, settings_of
-from trainer.data.dataset import Task
-from trainer.device_data import DeviceData, to_device
+from tests.trainer.trainer_cases import CNN, MLP, device_data, settings_of
+from trainer.member import Member
+from trainer.pack import Pack
 from trainer.precision import Precision, PrecisionChoice, faster, products_in, shape_class
-from trainer.run import TrialRun
 from trainer.settings import Settings
-from trainer.work import EpochResult, Metric
+from trainer.work import Metric
 
 
 @pytest.mark.parametrize(
@@ -57,33 +56,23 @@ def test_classes_differ_by_family_depth_width_and_batch() -> None:
     assert shape_class(settings_of(learning_rate=0.5)) == shape_class(MLP)
 
 
-def run_in(precision: Precision) -> tuple[TrialRun, list[EpochResult]]:
-    cpu = torch.device("cpu")
-    data = DeviceData(
-        train=to_device(blobs(), cpu),
-        validation=to_device(blobs(60, seed=1), cpu),
-        scale=torch.nn.Identity(),
-        task=Task.CLASSIFICATION,
-        input_shape=(5,),
-        outputs=3,
-        target_mean=0.0,
-        target_std=1.0,
-        device=cpu,
-    )
-    epochs: list[EpochResult] = []
-    run = TrialRun(MLP, 3, Metric.LOG_LOSS, 5, data, precision)
-    run.train_until(5, lambda: False, epochs.append)
-    return run, epochs
+def trained_in(precision: Precision) -> tuple[Member, list[float]]:
+    """The member, and its validation loss after each of five epochs."""
+    data = device_data()
+    member = Member(MLP, 3, Metric.LOG_LOSS, 5, data, precision)
+    pack, found = Pack([member], data), []
+    for _ in range(5):
+        pack.train_epoch(lambda: None)
+        found.append(pack.evaluate(data.validation, lambda: None)[0].loss)
+    return member, found
 
 
 def test_bfloat16_training_keeps_weights_in_float32_and_stays_close_to_float32_training() -> None:
-    exact, exact_epochs = run_in(Precision.FLOAT32)
-    run, epochs = run_in(Precision.BFLOAT16)
-    assert {parameter.dtype for parameter in run.network.parameters()} == {torch.float32}
-    assert not torch.equal(*(each.network.get_parameter("output.weight") for each in (exact, run)))
-    losses = np.array([epoch.validation_loss for epoch in epochs])
-    exact_losses = np.array([epoch.validation_loss for epoch in exact_epochs])
-    np.testing.assert_allclose(losses, exact_losses, rtol=0.02)
+    exact, exact_losses = trained_in(Precision.FLOAT32)
+    member, found = trained_in(Precision.BFLOAT16)
+    assert member.weights.dtype is torch.float32
+    assert not torch.equal(exact.weights, member.weights)
+    np.testing.assert_allclose(found, exact_losses, rtol=0.02)
 
 
 def test_products_are_in_the_precision_asked_for() -> None:

@@ -35,9 +35,10 @@ from tests.trainer.trainer_cases import (
     work_of,
 )
 from trainer.data.dataset import Preprocessing, Split, Task
+from trainer.segments import failure_reason
 from trainer.settings import Activation, ConvLayer, OptimizerKind, Padding, Pool, Settings
 from trainer.work import EpochResult, Metric, Outcome
-from trainer.worker import Trainer, failure_reason, find_device
+from trainer.worker import Trainer, find_device
 
 EXPLODING = settings_of(optimizer=OptimizerKind.SGD, learning_rate=1e30)
 # Weight decay makes the weights 1,000 times as large, with the sign changed, with each of an epoch's two batches: they
@@ -108,11 +109,15 @@ def test_paused_trial_says_how_it_stands() -> None:
 
 
 def test_epochs_are_shown_as_they_end() -> None:
-    shown: list[EpochResult] = []
-    result = table_trainer().segment(work_of(), lambda: False, shown.append)
-    assert tuple(shown) == result.epochs
-    assert all(epoch.seconds > 0 for epoch in shown)
-    assert sum(epoch.seconds for epoch in shown) <= result.seconds
+    shown: dict[int, list[EpochResult]] = {3: [], 8: []}
+    works = [work_of(trial=3), work_of(trial=8, seed=1)]
+    results = table_trainer().train(works, lambda: False, lambda trial, epoch: shown[trial].append(epoch))
+    for work, result in zip(works, results, strict=True):
+        assert work.trial == result.trial
+        epochs = shown[work.trial]
+        assert tuple(epochs) == result.epochs
+        assert all(epoch.seconds > 0 for epoch in epochs)
+        assert sum(epoch.seconds for epoch in epochs) <= result.seconds
 
 
 def test_forgotten_trial_starts_anew() -> None:
@@ -139,7 +144,7 @@ def test_stop_ends_a_segment_long_before_its_time_and_drops_its_state() -> None:
     started = time.monotonic()
     slow = settings_of(CNN, convolutions=(ConvLayer(filters=64, filter_size=5, stride=1, pool=Pool.NONE),) * 3)
     work = work_of(slow, epochs=1000, until=1000)
-    result = trainer.segment(work, lambda: time.monotonic() > started + 0.3, lambda epoch: None)
+    result = train(trainer, work, lambda: time.monotonic() > started + 0.3)
     assert result.outcome is Outcome.STOPPED
     assert result.train is None
     assert result.seconds < 30  # a thousand epochs would take many minutes
@@ -152,7 +157,7 @@ def test_nothing_is_kept_of_a_trial_that_finished_failed_or_was_stopped() -> Non
     for work in (work_of(trial=1, until=2), work_of(trial=2, until=2), dataclasses.replace(late_failure, until=1)):
         assert train(trainer, work).outcome is Outcome.PAUSED
     assert train(trainer, work_of(trial=1)).outcome is Outcome.FINISHED
-    assert trainer.segment(work_of(trial=2), lambda: True, lambda epoch: None).outcome is Outcome.STOPPED
+    assert train(trainer, work_of(trial=2), lambda: True).outcome is Outcome.STOPPED
     assert train(trainer, dataclasses.replace(late_failure, until=50)).outcome is Outcome.FAILED
     assert trainer._paused == {}
 
@@ -164,10 +169,10 @@ def test_stop_is_asked_seldom_but_before_the_first_batch() -> None:
         asked.append(time.monotonic())
         return False
 
-    table_trainer().segment(work_of(epochs=30, until=30), stopped, lambda epoch: None)
+    train(table_trainer(), work_of(epochs=30, until=30), stopped)
     assert asked
     assert len(asked) < 30 * 5, "there are 150 batches and 60 evaluations"
-    result = table_trainer().segment(work_of(), lambda: True, lambda epoch: None)
+    result = train(table_trainer(), work_of(), lambda: True)
     assert (result.outcome, result.epochs) == (Outcome.STOPPED, ())
 
 
@@ -264,7 +269,7 @@ def test_each_channel_is_scaled_by_its_own_figures() -> None:
     )
     rows = split(images, labels)
     trainer = Trainer(rows, rows, preprocessing, Task.CLASSIFICATION, (3, 4, 4), 2, device="cpu")
-    scaled = trainer._data.scale(trainer._data.train.inputs).numpy()
+    scaled = trainer._data.train.images(torch.arange(40)).numpy()
     for channel, (mean, std) in enumerate(((1.0, 10.0), (20.0, 3.0), (100.0, 50.0))):
         np.testing.assert_allclose(scaled[:, channel], (images[:, channel].astype(float) - mean) / std, rtol=1e-6)
 
@@ -426,7 +431,7 @@ preprocessing = Preprocessing(kind="table", task="classification")
 worker = trainer.worker.Trainer(rows, rows, preprocessing, Task.CLASSIFICATION, (6,), 2, device="cpu")
 settings = Settings.from_json(json.loads('''{settings}'''))
 work = TrialWork(trial=0, settings=settings, seed=0, metric=Metric.ERROR, epochs=1, until=1)
-result = worker.segment(work, lambda: False, lambda epoch: None)
+result = worker.train([work], lambda: False, lambda trial, epoch: None)[0]
 assert result.outcome == "finished", result
 worker.test(settings, result.weights, Metric.ERROR, rows)
 worker.export(settings, result.weights)

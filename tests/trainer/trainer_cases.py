@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from trainer.data.dataset import Preprocessing, Split, Task
+from trainer.device_data import DeviceData, to_device
 from trainer.settings import Activation, ConvLayer, Family, OptimizerKind, Padding, Pool, Schedule, Settings
 from trainer.work import EpochResult, Metric, SegmentResult, TrialWork
 from trainer.worker import Trainer
@@ -98,6 +101,28 @@ def table_trainer(train: Split | None = None, validation: Split | None = None) -
     )
 
 
+def device_data(
+    train: Split | None = None,
+    validation: Split | None = None,
+    task: Task = Task.CLASSIFICATION,
+    dtype: torch.dtype = torch.float32,
+) -> DeviceData:
+    """Inputs that need no scaling, on the CPU; `blobs` where none are given."""
+    train, validation = train or blobs(), validation or blobs(60, seed=1)
+    cpu = torch.device("cpu")
+    return DeviceData(
+        train=to_device(train, cpu, lambda inputs: inputs, dtype),
+        validation=to_device(validation, cpu, lambda inputs: inputs, dtype),
+        task=task,
+        input_shape=train.inputs.shape[1:],
+        outputs=3 if task is Task.CLASSIFICATION else 1,
+        target_mean=0.0,
+        target_std=1.0,
+        device=cpu,
+        dtype=dtype,
+    )
+
+
 DIGITS_MEAN, DIGITS_STD = 4.884, 6.017
 
 
@@ -124,8 +149,14 @@ def work_of(settings: Settings = MLP, **changes: Any) -> TrialWork:
     return dataclasses.replace(work, **changes)
 
 
-def train(trainer: Trainer, work: TrialWork) -> SegmentResult:
-    return trainer.train([work], stopped=lambda: False, on_epoch=lambda trial, epoch: None)[0]
+def train(trainer: Trainer, work: TrialWork, stopped: Callable[[], bool] = lambda: False) -> SegmentResult:
+    return train_all(trainer, [work], stopped)[0]
+
+
+def train_all(
+    trainer: Trainer, works: Sequence[TrialWork], stopped: Callable[[], bool] = lambda: False
+) -> list[SegmentResult]:
+    return trainer.train(works, stopped, on_epoch=lambda trial, epoch: None)
 
 
 def without_times(epochs: tuple[EpochResult, ...]) -> list[EpochResult]:
