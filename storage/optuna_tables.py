@@ -159,8 +159,7 @@ class OptunaStudy:
             for trial in new
             for param in trial.optuna
         ]
-        if params:
-            connection.execute(sa.insert(_PARAMS), params)
+        insert_absent(connection, _PARAMS, params, ("trial_id", "param_name"))
         self._set_attrs(connection, ((trial.number, trial.attrs) for trial in new))
 
     def report(self, connection: sa.Connection, epochs: Sequence[EpochRow]) -> None:
