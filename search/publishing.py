@@ -20,7 +20,7 @@ DRAIN_SECONDS = 300.0
 """The longest that the end of a study waits for MLflow; what is left then is published by the next one."""
 
 
-_LOW_PRIORITY = ["nice", "-n", "10"] if shutil.which("nice") else []
+_LOW_PRIORITY = ["nice", "-n", "19"] if shutil.which("nice") else []
 """From its first line on: importing MLflow takes seconds that the workers need."""
 
 
