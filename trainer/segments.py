@@ -111,7 +111,8 @@ class Segment:
             seconds=self.seconds,
             weights=weights,
             reason=self.reason,
-            precision=member.precision if member is not None else "float32",
+            # A plain word: read by the dispatcher, the enum would bring torch into its process.
+            precision=member.precision.value if member is not None else "float32",
         )
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pickle
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -162,6 +165,16 @@ def test_a_worker_answers_in_the_order_in_which_it_was_asked(rig: Rig, data: Dat
         assert (result.trial, result.outcome) == (each.works[0].trial, Outcome.FINISHED)
         assert figures(result) == figures(expected)
         assert (result.validation, result.train) == (expected.validation, expected.train)
+
+
+def test_an_answer_can_be_read_without_torch(rig: Rig) -> None:
+    rig.pool.submit(0, [work(1)])
+    (done,) = rig.collect(1)
+
+    script = "import pickle, sys; pickle.load(sys.stdin.buffer); print('torch' in sys.modules)"
+    read = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(done.results), capture_output=True)
+
+    assert read.stdout.decode().strip() == "False", read.stderr
 
 
 def test_nothing_to_wait_for_is_answered_at_once(rig: Rig) -> None:
