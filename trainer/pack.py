@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainer.data.dataset import Task
-from trainer.device_data import DeviceData, DeviceSplit
+from trainer.device_data import DeviceData, DeviceSplit, flat_width
 from trainer.evaluation import ROWS_AT_ONCE, Figures, figures
 from trainer.member import BITS, Member
 from trainer.settings import Family, Settings
@@ -149,8 +149,9 @@ class _Batch:
         else:
             # While they learn, each has its own rows; evaluated, all have the same.
             copies = len(members) if training else 1
-            self._flat = self._buffer(copies, rows, math.prod(data.input_shape) + 1)
-            features = [self._flat[index % copies].t() for index in range(len(members))]
+            inputs = math.prod(data.input_shape)
+            self._flat = self._buffer(copies, rows, flat_width(inputs))
+            features = [self._flat[index % copies, :, : inputs + 1].t() for index in range(len(members))]
             gradients = [None] * len(members)
         self._stack = DenseStack(members, features, gradients, training=training)
         self.outputs, self.masks, self.mask_rows = self._stack.outputs, self._stack.masks, self._stack.mask_rows

@@ -17,7 +17,11 @@ from trainer.pack import Pack, likeness
 from trainer.work import EpochResult, Outcome, SegmentResult, TrialWork
 
 MOST_MEMBERS = 4
-"""Networks that take their steps together on a CPU."""
+"""Networks that take their steps together on a CPU.
+
+Only on one thread: several share an operation out at places that hang on its size, and with them the last bits. And
+where networks are large enough for several threads, a pack gains nothing.
+"""
 
 OnEpoch = Callable[[int, EpochResult], None]
 
@@ -121,9 +125,10 @@ def form_packs(segments: Iterable[Segment], data: DeviceData) -> list[list[Segme
     alike: dict[tuple[object, ...], list[Segment]] = {}
     for segment in segments:
         alike.setdefault(likeness(segment.trial, data), []).append(segment)
+    most = MOST_MEMBERS if torch.get_num_threads() == 1 else 1
     packs = []
     for group in alike.values():
-        size = len(group) if data.device.type == "cuda" else MOST_MEMBERS
+        size = len(group) if data.device.type == "cuda" else most
         packs += [group[start : start + size] for start in range(0, len(group), size)]
     return packs
 
