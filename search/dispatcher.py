@@ -282,6 +282,7 @@ class Dispatcher:
                 error=reason,
                 attrs=attrs,
                 ended_at=datetime.now(UTC),
+                pack=live.pack,
             )
         )
         best = self._proposals.best()
@@ -337,7 +338,7 @@ class Dispatcher:
             pack = self._form_pack(worker)
             if not pack:
                 return
-            self._outgoing.append((worker, [self._work_of(trial, worker) for trial in pack]))
+            self._outgoing.append((worker, [self._work_of(trial, worker, min(pack)) for trial in pack]))
             hand.packs.append(len(pack))
 
     def _form_pack(self, worker: int) -> list[int]:
@@ -403,9 +404,9 @@ class Dispatcher:
         self._live[left.number] = Live(Settings.from_json(left.settings), left.seed, worker, self._looks[0])
         return left.number
 
-    def _work_of(self, trial: int, worker: int) -> TrialWork:
+    def _work_of(self, trial: int, worker: int, pack: int) -> TrialWork:
         live, best = self._live[trial], self._checkpoint.best
-        live.worker, live.until = worker, self._next_look(live)
+        live.worker, live.pack, live.until = worker, pack, self._next_look(live)
         return TrialWork(
             trial=trial,
             settings=live.settings,

@@ -19,6 +19,7 @@ class Live:
         until: The epoch of its next look.
         recorded_worker: The worker that the database has for it.
         curve: Its validation metric after each epoch.
+        pack: The lowest number among those of its last pack.
     """
 
     settings: Settings
@@ -31,6 +32,7 @@ class Live:
     validation: float | None = None
     seconds: float = 0.0
     deaths: int = 0
+    pack: int | None = None
 
     @property
     def epochs(self) -> int:

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-# Read when Ray is imported: no usage reports, and no advice about its next version on the user's screen. Left alone, Ray
-# gives its workers the niceness 15, behind nearly everything else on the machine, the publisher included; with 5 they
-# come behind the dispatcher and the user's own programs only.
+# Read when Ray is imported: no usage reports, and no advice about its next version on the user's screen. Left alone,
+# Ray gives its workers the niceness 15, behind nearly everything else on the machine, our own publisher included; with
+# 5 they come behind the dispatcher and the user's programs only.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_worker_niceness", "5")

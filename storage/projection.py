@@ -166,7 +166,7 @@ def trial_content(study: StudyRecord, trial: TrialRecord, epochs: Sequence[Epoch
         "neurosweep.trial": str(trial.number),
         "neurosweep.state": trial.state.value,
         "neurosweep.worker": trial.worker,
-        "neurosweep.pack": str(trial.number),
+        "neurosweep.pack": str(trial.number if trial.pack is None else trial.pack),
         "neurosweep.seed": str(trial.seed),
         "neurosweep.error": trial.error,
         "neurosweep.not_finite": left_out,

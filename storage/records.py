@@ -148,6 +148,7 @@ class EndedTrial:
     Attributes:
         value: What Optuna was told: the validation metric of a complete trial, the last reported one of a pruned trial.
         validation: The best epoch's metric on the validation split.
+        pack: The lowest number among the trials that it was last trained together with; None where it never was.
     """
 
     number: int
@@ -163,11 +164,12 @@ class EndedTrial:
     error: str | None = None
     attrs: dict[str, Any] = field(default_factory=dict)
     ended_at: datetime
+    pack: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """One trial as it stands."""
+    """One trial as it stands; `pack` as in `EndedTrial`."""
 
     number: int
     state: TrialState
@@ -184,6 +186,7 @@ class TrialRecord:
     error: str | None
     started_at: datetime
     ended_at: datetime | None
+    pack: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,7 @@ def _end(connection: sa.Connection, study_id: int, trials: Sequence[EndedTrial])
         "worker",
         "error",
         "ended_at",
+        "pack",
     )
     rows = [
         {
@@ -106,6 +107,7 @@ def _end(connection: sa.Connection, study_id: int, trials: Sequence[EndedTrial])
             "new_worker": ended.worker,
             "new_error": ended.error,
             "new_ended_at": ended.ended_at,
+            "new_pack": ended.pack,
         }
         for ended in trials
     ]

@@ -124,6 +124,7 @@ trial = Table(
     Column("error", Words),
     Column("started_at", Moment, nullable=False),
     Column("ended_at", Moment),
+    Column("pack", Integer, comment="the lowest number among those of its last pack"),
     _one_of("state", TrialState),
 )
 

@@ -102,6 +102,7 @@ def ended(number: int) -> EndedTrial:
         worker=f"worker-{number % 2}",
         error="the loss is not finite" if state is TrialState.FAILED else None,
         ended_at=START + timedelta(seconds=10 * number + 5),
+        pack=number // 2 * 2,
     )
 
 

@@ -132,7 +132,7 @@ def test_a_trial_shows_its_settings_its_state_and_its_parent(store: Store, track
             str(number),
             state,
             f"worker-{number % 2}",
-            str(number),
+            str(number // 2 * 2),
         ]
     best = runs["trial-3"].data.metrics
     assert (best["best_validation_error"], best["best_epoch"], best["weights"]) == (0.125, 3, 1003)
