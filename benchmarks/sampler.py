@@ -1,6 +1,6 @@
 """How good the sampler is, and how long it takes, beside Optuna's.
 
-    python -m benchmarks.sampler [--seeds 20] [--quick]
+    python -m benchmarks.sampler [--seeds 40] [--quick]
 
 Quality: the best of 100 values of functions over conditional spaces, asked for one by one and eight at a time, with the
 same seeds for each sampler. Time: ask and tell of one trial with 14 settings after 100, 1,000 and 10,000 finished ones,
@@ -386,7 +386,7 @@ def postgres() -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument("--quick", action="store_true", help="few trials, no PostgreSQL")
     chosen = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

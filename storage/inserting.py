@@ -27,7 +27,7 @@ def insert_absent(connection: sa.Connection, table: sa.Table, rows: Rows, key: S
 
 
 def _from_arrays(table: sa.Table, names: Sequence[str]) -> postgresql.Insert:
-    """One statement for any number of rows, with an array for each column: PostgreSQL takes a third of the time that it
+    """One statement for any number of rows, with an array for each column: PostgreSQL takes half of the time that it
     needs for a statement a row."""
     columns = [
         sa.func.unnest(sa.bindparam(f"all_{name}", type_=postgresql.ARRAY(table.c[name].type))).label(name)
