@@ -108,7 +108,7 @@ def ways(chosen: Sequence[Settings], train: Split, validation: Split, epochs: in
         "neurosweep's packs": lambda: in_packs(chosen, train, validation, epochs, device),
         "one at a time": plainly(many_networks.one_at_a_time),
     }
-    if len(set(chosen)) == 1:
+    if len(set(chosen)) == 1 and not chosen[0].batch_norm:
         found["torch.func.vmap"] = plainly(many_networks.stacked)
     if device.startswith("cuda"):
         found["one at a time, CUDA graphs"] = plainly(many_networks.one_at_a_time_from_graphs)
