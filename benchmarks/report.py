@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -21,13 +22,16 @@ LIBRARIES = ("torch", "optuna", "ray", "mlflow", "sqlalchemy", "numpy", "scikit-
 
 
 def machine() -> dict[str, Any]:
-    """The processor, its cores, and the versions of the libraries that matter."""
+    """The processor, its cores, and the versions of those libraries that matter and are there."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
-    versions = {name: metadata.version(name) for name in LIBRARIES}
+    versions = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # a bare GPU machine has but some of them
+            versions[name] = metadata.version(name)
     return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version(), **versions}
 
 

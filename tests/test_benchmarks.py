@@ -22,7 +22,7 @@ def numbers(value: Any) -> list[float]:
     return [] if isinstance(value, str | bool | None) else [value]
 
 
-@pytest.mark.parametrize("name", ["against_ray_tune", "dispatcher", "quality", "sampler", "startup"])
+@pytest.mark.parametrize("name", ["against_ray_tune", "dispatcher", "packs", "quality", "sampler", "startup"])
 def test_a_benchmark_prints_a_table_and_writes_its_figures_with_the_machine(name: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
@@ -47,6 +47,6 @@ def test_a_benchmark_prints_a_table_and_writes_its_figures_with_the_machine(name
 
 def test_every_benchmark_is_tested_and_has_a_line_in_the_readme() -> None:
     scripts = {path.stem for path in (REPOSITORY / "benchmarks").glob("*.py")} - {"__init__", "report"}
-    assert scripts == {"against_ray_tune", "dispatcher", "quality", "sampler", "startup"}
+    assert scripts == {"against_ray_tune", "dispatcher", "packs", "quality", "sampler", "startup"}
     readme = (REPOSITORY / "benchmarks" / "README.md").read_text()
     assert all(f"python -m benchmarks.{name}`" in readme for name in scripts)

@@ -55,11 +55,12 @@ class DeviceSplit:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def images(self, rows: Tensor) -> Tensor:
-        """These rows, scaled, in their own shape."""
+    def images(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """These rows, scaled, in their own shape; written into `out` where it is given."""
         if self._small:
-            return self._scaled.index_select(0, rows)
-        return self._scale(self.inputs.index_select(0, rows)).to(self._dtype)
+            return torch.index_select(self._scaled, 0, rows, out=out)
+        images = self._scale(self.inputs.index_select(0, rows)).to(self._dtype)
+        return images if out is None else out.copy_(images)
 
     def flat(self, rows: Tensor, out: Tensor) -> None:
         """Writes these rows, scaled and flattened, with a 1 behind each and then zeros, into `out`: (rows,

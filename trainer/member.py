@@ -140,12 +140,6 @@ class Member:
         """Of all dense layers but the output."""
         return sum(layer.neurons for layer in self.dense[:-1])
 
-    @property
-    def changing(self) -> list[Tensor]:
-        """Every tensor that a training step changes."""
-        running = [tensor for name, tensor in self._state.items() if "running_" in name]
-        return [self.weights, *self.optimizer.state, *running]
-
     def begin_epoch(self) -> None:
         self.epoch += 1
         self.optimizer.set_rate(learning_rate(self.settings, self.epoch, self.epochs))

@@ -39,12 +39,6 @@ class Optimizer:
         on_gpu = weights.device.type == "cuda"
         self._rate: float | Tensor = torch.zeros((), device=weights.device) if on_gpu else 0.0
 
-    @property
-    def state(self) -> list[Tensor]:
-        """All that a step changes besides the weights."""
-        steps = [self._steps] if self._settings.optimizer is not OptimizerKind.SGD else []
-        return [*self._moments, *steps]
-
     def set_rate(self, rate: float) -> None:
         if isinstance(self._rate, Tensor):
             self._rate.fill_(rate)

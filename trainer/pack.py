@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from trainer import replay
 from trainer.data.dataset import Task
 from trainer.device_data import DeviceData, DeviceSplit, flat_width
 from trainer.evaluation import ROWS_AT_ONCE, Figures, figures
@@ -143,6 +144,8 @@ class _Batch:
         self._trunks: list[Trunk] = []
         if members[0].settings.family is Family.CNN:
             features = [self._buffer(rows, member.dense[0].inputs + 1).t() for member in members]
+            copies = len(members) if training else 1
+            self._images = self._buffer(copies * rows, *data.input_shape)
             pairs = zip(members, features, strict=True)
             self._trunks = [Trunk(member, into, training=training) for member, into in pairs]
             gradients = [trunk.gradients for trunk in self._trunks]
@@ -159,6 +162,7 @@ class _Batch:
             self.targets = torch.empty(len(members), 1, rows, dtype=data.train.targets.dtype, device=data.device)
             self.drawn = self.masks.new_ones(MASK_STEPS, *self.masks.shape)
             self._loss = self._loss_calls(data.task)
+            self._learn = replay.for_device(data.device, self._step)
 
     def _buffer(self, *shape: int) -> Tensor:
         return torch.ones(*shape, dtype=self._data.dtype, device=self._data.device)
@@ -166,7 +170,7 @@ class _Batch:
     def fill(self, split: DeviceSplit, rows: Tensor) -> None:
         """Takes these rows of a split for inputs: (members x rows) while learning, else the same for all."""
         if self._trunks:
-            self._images = split.images(rows)
+            split.images(rows, out=self._images)
         else:
             split.flat(rows, self._flat.flatten(end_dim=1))
 
@@ -178,7 +182,10 @@ class _Batch:
         self._stack.forward()
 
     def learn(self) -> None:
-        """A training step of every member."""
+        """A training step of every member. All that changes between two of them lies at fixed addresses."""
+        self._learn()
+
+    def _step(self) -> None:
         self.forward()
         for call in self._loss:
             call()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
 from enum import StrEnum
-
-import torch
 
 from trainer.settings import Settings
 
@@ -18,13 +15,6 @@ WORTHWHILE = 1.05
 class Precision(StrEnum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
-
-
-def products_in(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Inside, matrix products and convolutions use this precision; weights, gradients and sums stay in float32."""
-    if precision is Precision.BFLOAT16:
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
 
 
 def faster(float32_seconds: float, bfloat16_seconds: float) -> Precision:

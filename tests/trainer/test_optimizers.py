@@ -63,22 +63,3 @@ def test_new_rate_is_used_by_the_next_step() -> None:
         optimizer.gradient.fill_(1)
         optimizer.step()
         assert weights.item() == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("kind", OptimizerKind)
-def test_state_is_all_that_a_step_changes_besides_the_weights(kind: OptimizerKind) -> None:
-    """What is put back to its values is as if the step had never been."""
-    weights = START.clone()
-    optimizer = Optimizer(settings_of(optimizer=kind, momentum=0.8), weights)
-    optimizer.set_rate(0.02)
-    optimizer.gradient.fill_(1)
-    optimizer.step()
-    kept = [tensor.clone() for tensor in (weights, *optimizer.state)]
-    ends = []
-    for _ in range(2):
-        optimizer.step()
-        ends.append(weights.clone())
-        for tensor, before in zip((weights, *optimizer.state), kept, strict=True):
-            assert not torch.equal(tensor, before)
-            tensor.copy_(before)
-    assert torch.equal(*ends)
