@@ -48,9 +48,9 @@ def scores(metric: Metric, outputs: Tensor, targets: Tensor, target_std: float) 
     """
     match metric:
         case Metric.ERROR:
-            return (outputs.argmax(dim=1) != targets).double().mean(dim=1)
+            return (_answers(outputs) != targets).double().mean(dim=1)
         case Metric.BALANCED_ERROR:
-            pairs = zip(outputs.argmax(dim=1), targets, strict=True)
+            pairs = zip(_answers(outputs), targets, strict=True)
             return torch.stack([_balanced_error(*pair, outputs.shape[1]) for pair in pairs])
         case Metric.LOG_LOSS:
             return losses(Task.CLASSIFICATION, outputs, targets)
@@ -59,6 +59,11 @@ def scores(metric: Metric, outputs: Tensor, targets: Tensor, target_std: float) 
             return losses(Task.REGRESSION, outputs, targets).double() * target_std**2
         case Metric.MAE:
             return (outputs.squeeze(1) - targets).abs().mean(dim=1).double() * target_std
+
+
+def _answers(outputs: Tensor) -> Tensor:
+    """The class of each row, (networks, rows). On a CPU `argmax` over this dimension takes 18 times as long."""
+    return outputs.max(dim=1).indices
 
 
 def _balanced_error(answers: Tensor, targets: Tensor, classes: int) -> Tensor:
