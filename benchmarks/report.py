@@ -78,3 +78,42 @@ def timed(command: Sequence[str], folder: Path, **environment: str) -> tuple[flo
     if ended.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{ended.stderr[-3000:]}")
     return seconds, ended.stdout
+
+
+def side_by_side(module: str, orders: Sequence[dict[str, Any]]) -> tuple[float, list[dict[str, Any]]]:
+    """Runs a process of `benchmarks.peers` for each order; they begin together, once all are ready.
+
+    Returns:
+        Seconds from the first one's beginning to the last one's end, imports and data left out; and what each answered.
+
+    Raises:
+        SystemExit: One of them failed; its stderr has been shown.
+    """
+    command = [sys.executable, "-m", f"benchmarks.peers.{module}"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": REPOSITORY}
+    processes = [subprocess.Popen(command, **pipes) for _ in orders]
+    for process, order in zip(processes, orders, strict=True):
+        _tell(process, json.dumps(order))
+    for process in processes:
+        _heard(process)
+    for process in processes:
+        _tell(process, "begin")
+    answers = [json.loads(_heard(process)) for process in processes]
+    for process in processes:
+        process.communicate()
+    seconds = max(answer["ended"] for answer in answers) - min(answer["began"] for answer in answers)
+    return seconds, answers
+
+
+def _tell(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+
+
+def _heard(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        sys.exit(f"{process.args!r} failed")
+    return line

@@ -13,6 +13,10 @@ import pytest
 from benchmarks.report import REPOSITORY
 
 
+SCRIPTS = ("against_ray_tune", "dispatcher", "packs", "quality", "sampler", "startup")
+HELPERS = ("__init__", "product", "report")
+
+
 def numbers(value: Any) -> list[float]:
     """Every figure in a JSON document."""
     if isinstance(value, dict):
@@ -22,7 +26,7 @@ def numbers(value: Any) -> list[float]:
     return [] if isinstance(value, str | bool | None) else [value]
 
 
-@pytest.mark.parametrize("name", ["against_ray_tune", "dispatcher", "packs", "quality", "sampler", "startup"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_benchmark_prints_a_table_and_writes_its_figures_with_the_machine(name: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
@@ -46,7 +50,7 @@ def test_a_benchmark_prints_a_table_and_writes_its_figures_with_the_machine(name
 
 
 def test_every_benchmark_is_tested_and_has_a_line_in_the_readme() -> None:
-    scripts = {path.stem for path in (REPOSITORY / "benchmarks").glob("*.py")} - {"__init__", "report"}
-    assert scripts == {"against_ray_tune", "dispatcher", "packs", "quality", "sampler", "startup"}
+    scripts = {path.stem for path in (REPOSITORY / "benchmarks").glob("*.py")}
+    assert scripts == {*SCRIPTS, *HELPERS}
     readme = (REPOSITORY / "benchmarks" / "README.md").read_text()
-    assert all(f"python -m benchmarks.{name}`" in readme for name in scripts)
+    assert all(f"python -m benchmarks.{name}`" in readme for name in SCRIPTS)

@@ -1,26 +1,27 @@
-"""Trains given trials one after the other in one process: no search, no SQL, no MLflow. Settings come on stdin."""
+"""Trains given trials one after the other in one process: no search, no SQL, no MLflow.
+
+Order: `trials` (their settings), `epochs`, and `data`, a file of splits (digits where it is missing).
+"""
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 
 import torch
 
-from benchmarks.peers.plain import digits, train
+from benchmarks.peers.order import answer, await_start, take_order
+from benchmarks.peers.plain import digits, from_file, train, warm_up
 
 
 def main() -> None:
-    order = json.load(sys.stdin)
+    order = take_order()
     torch.set_num_threads(1)
-    data = digits()
-    # The first steps of a process are slower than the rest; start-up is left out on both sides.
-    train(order["trials"][0], data, 1)
-    started = time.perf_counter()
+    data = from_file(order["data"]) if order.get("data") else digits()
+    warm_up(order["trials"][0], data)
+    await_start()
+    began = time.time()
     best = min(min(train(params, data, order["epochs"])) for params in order["trials"])
-    seconds = time.perf_counter() - started
-    json.dump({"seconds": seconds, "trials": len(order["trials"]), "best": best}, sys.stdout)
+    answer({"began": began, "ended": time.time(), "trials": len(order["trials"]), "best": best})
 
 
 if __name__ == "__main__":

@@ -12,22 +12,7 @@ import ray
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
-MOST_LAYERS = 4
-
-
-def space(trial: Any) -> dict[str, Any]:
-    """The default search space, define-by-run."""
-    for index in range(1, trial.suggest_int("layers", 1, MOST_LAYERS) + 1):
-        trial.suggest_int(f"neurons_{index}", 16, 256, log=True)
-    trial.suggest_categorical("activation", ["relu", "tanh", "gelu", "silu", "leaky_relu", "elu", "sigmoid"])
-    trial.suggest_float("learning_rate", 1e-4, 0.3, log=True)
-    trial.suggest_categorical("optimizer", ["adam", "adamw", "sgd"])
-    trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True)
-    trial.suggest_float("dropout", 0.0, 0.5)
-    trial.suggest_categorical("batch_norm", [True, False])
-    trial.suggest_categorical("batch_size", [32, 64, 128])
-    trial.suggest_categorical("schedule", ["constant", "cosine"])
-    return {"momentum": 0.9}
+from benchmarks.peers.spaces import suggest
 
 
 def main() -> None:
@@ -47,7 +32,7 @@ def main() -> None:
         tuner = tune.Tuner(
             tune.with_resources(objective, {"cpu": 1}),
             tune_config=tune.TuneConfig(
-                search_alg=OptunaSearch(space, metric="error", mode="min", seed=0),
+                search_alg=OptunaSearch(suggest, metric="error", mode="min", seed=0),
                 num_samples=trials,
                 max_concurrent_trials=workers,
             ),
