@@ -12,8 +12,7 @@ import pytest
 
 from benchmarks.report import REPOSITORY
 
-
-SCRIPTS = ("against_ray_tune", "dispatcher", "packs", "quality", "sampler", "startup")
+SCRIPTS = ("against_ray_tune", "dispatcher", "large_networks", "packs", "quality", "sampler", "startup")
 HELPERS = ("__init__", "product", "report")
 
 
