@@ -12,7 +12,19 @@ import pytest
 
 from benchmarks.report import REPOSITORY
 
-SCRIPTS = ("against_ray_tune", "dispatcher", "large_networks", "packs", "quality", "sampler", "startup", "thousand_workers")
+SCRIPTS = (
+    "against_ray_tune",
+    "dispatcher",
+    "large_networks",
+    "memory",
+    "packs",
+    "quality",
+    "sampler",
+    "startup",
+    "thousand_workers",
+    "time_to_error",
+    "where_time_goes",
+)
 HELPERS = ("__init__", "databases", "product", "report")
 
 
