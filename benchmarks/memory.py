@@ -2,10 +2,10 @@
 
     python -m benchmarks.memory [--trials 5000] [--repeat 3] [--quick]
 
-Memory: a process with nothing but the trainer and the digits trains eight trials at a time to their first look, of which
-the best go on to their end and the others are dropped. Then the largest of Ray's worker processes in a `neurosweep run`,
-which hold Ray as well. Cold start: from the start of `neurosweep run` until the first epochs are known to its
-dispatcher, with those of all trials that came back together.
+Memory: a process with nothing but the trainer and the digits trains eight trials at a time to their first look, of
+which the best go on to their end and the others are dropped. Then the largest of Ray's worker processes in a
+`neurosweep run`, which hold Ray as well. Cold start: from the start of `neurosweep run` until the first epochs are
+known to its dispatcher, with those of all trials that came back together.
 """
 
 from __future__ import annotations

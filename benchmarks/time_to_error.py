@@ -2,9 +2,9 @@
 
     python -m benchmarks.time_to_error [--seeds 3] [--seconds 60] [--mnist mnist.npz] [--only digits|mnist] [--quick]
 
-Each system searches the default space of MLPs as a whole process (Optuna: two processes that share a study) for the same
-seconds on the same splits, on two cores with one thread for each network. The error to reach is the one that the peer
-with the best median ends with, seed by seed; the clock runs from the start of the process.
+Each system searches the default space of MLPs as a whole process (Optuna: two processes that share a study) for the
+same seconds on the same splits, on two cores with one thread for each network. The error to reach is the one that the
+peer with the best median ends with, seed by seed; the clock runs from the start of the process.
 
 Last, 'train everything one rung, keep the top K': as many random networks as a quarter of the seconds allow get a ninth
 of the epochs, the best of them are trained in full while the time lasts, by neurosweep's trainer in one process.
@@ -13,7 +13,6 @@ of the epochs, the best of them are trained in full while the time lasts, by neu
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import statistics
 import subprocess
@@ -104,11 +103,10 @@ def one_rung(text: str, data: Dataset, epochs: int, seconds: float) -> Curve:
             if result.validation is not None:
                 ranked.append((result.validation, work.trial, work))
     ranked.sort(key=lambda each: each[:2])
-    for start in itertools.count(0, 8):
+    for start in range(0, len(ranked), 8):
         batch = [replace(work, until=epochs) for _, _, work in ranked[start : start + 8]]
-        if not batch or time.time() - began > seconds:
-            return sorted(point for point in curve if point[0] <= seconds)
         trainer.train(batch, lambda: time.time() - began > seconds, book)
+    return sorted(point for point in curve if point[0] <= seconds)
 
 
 def replace_sampler(text: str) -> Any:
