@@ -63,8 +63,7 @@ class DeviceSplit:
         return images if out is None else out.copy_(images)
 
     def flat(self, rows: Tensor, out: Tensor) -> None:
-        """Writes these rows, scaled and flattened, with a 1 behind each and then zeros, into `out`: (rows,
-        `flat_width(features)`)."""
+        """Writes these rows, scaled and flattened, with a 1 behind each, into `out`: (rows, features + 1)."""
         if self._small:
             torch.index_select(self._flat, 0, rows, out=out)
         else:
@@ -79,18 +78,9 @@ class DeviceSplit:
         return _with_ones(self._scaled if "_scaled" in self.__dict__ else self._scale(self.inputs).to(self._dtype))
 
 
-def flat_width(features: int) -> int:
-    """Numbers for each row with its 1, in multiples of 16: any row is aligned, on which last bits hang."""
-    return -(-(features + 1) // 16) * 16
-
-
 def _with_ones(inputs: Tensor) -> Tensor:
     flat = inputs.flatten(start_dim=1)
-    features = flat.shape[1]
-    padded = flat.new_zeros(len(flat), flat_width(features))
-    padded[:, :features] = flat
-    padded[:, features] = 1
-    return padded
+    return torch.cat((flat, flat.new_ones(len(flat), 1)), dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)

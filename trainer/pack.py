@@ -11,11 +11,11 @@ from torch import Tensor
 
 from trainer import replay
 from trainer.data.dataset import Task
-from trainer.device_data import DeviceData, DeviceSplit, flat_width
+from trainer.device_data import DeviceData, DeviceSplit
 from trainer.evaluation import ROWS_AT_ONCE, Figures, figures
 from trainer.member import BITS, Member
 from trainer.settings import Family, Settings
-from trainer.stack import DenseStack
+from trainer.stack import ALIGNED, DenseStack
 from trainer.trunk import Trunk
 
 MASK_STEPS = 8
@@ -143,18 +143,23 @@ class _Batch:
         self._members, self._data, self._rows, self._training = members, data, rows, training
         self._trunks: list[Trunk] = []
         if members[0].settings.family is Family.CNN:
-            features = [self._buffer(rows, member.dense[0].inputs + 1).t() for member in members]
+            # Without a bias no column of ones: it would be a gap to a product.
+            features = [self._buffer(rows, member.dense[0].weights.shape[1]).t() for member in members]
             copies = len(members) if training else 1
             self._images = self._buffer(copies * rows, *data.input_shape)
-            pairs = zip(members, features, strict=True)
-            self._trunks = [Trunk(member, into, training=training) for member, into in pairs]
+            into = [each[: member.dense[0].inputs] for member, each in zip(members, features, strict=True)]
+            pairs = zip(members, into, strict=True)
+            self._trunks = [Trunk(member, each, training=training) for member, each in pairs]
             gradients = [trunk.gradients for trunk in self._trunks]
         else:
             # While they learn, each has its own rows; evaluated, all have the same.
             copies = len(members) if training else 1
-            inputs = math.prod(data.input_shape)
-            self._flat = self._buffer(copies, rows, flat_width(inputs))
-            features = [self._flat[index % copies, :, : inputs + 1].t() for index in range(len(members))]
+            width = math.prod(data.input_shape) + 1
+            # As one matrix, filled by one call, where each member's part of it is aligned.
+            together = copies if rows * width % ALIGNED == 0 else 1
+            self._flat = [self._buffer(together * rows, width) for _ in range(copies // together)]
+            parts = [part for buffer in self._flat for part in torch.split(buffer, rows)]
+            features = [parts[index % copies].t() for index in range(len(members))]
             gradients = [None] * len(members)
         self._stack = DenseStack(members, features, gradients, training=training)
         self.outputs, self.masks, self.mask_rows = self._stack.outputs, self._stack.masks, self._stack.mask_rows
@@ -172,7 +177,8 @@ class _Batch:
         if self._trunks:
             split.images(rows, out=self._images)
         else:
-            split.flat(rows, self._flat.flatten(end_dim=1))
+            for part, buffer in zip(rows.chunk(len(self._flat)), self._flat, strict=True):
+                split.flat(part, buffer)
 
     def forward(self) -> None:
         """From the inputs to `outputs`."""

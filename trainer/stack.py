@@ -25,9 +25,8 @@ from torch import Tensor
 
 from trainer.member import Dense, Member, Norm
 from trainer.precision import Precision
+from trainer.products import Call, product
 from trainer.settings import Activation, Settings
-
-Call = Callable[[], object]
 
 ops = torch.ops.aten
 
@@ -198,14 +197,14 @@ class DenseStack:
 
     def _add_product(self, index: int, member: Member, layer: Dense, output: Tensor, gradient: Tensor) -> None:
         """weights x inputs, and on the way back the gradients of both."""
-        product = PRODUCTS[member.precision] if self._training else torch.mm
+        precision = member.precision if self._training else Precision.FLOAT32
         source = self._sources[index][: layer.weights.shape[1]]
-        self._forward.append(partial(product, layer.weights, source, out=output))
+        self._forward.append(product(layer.weights, source, output, precision))
         source_gradient = self._source_gradients[index]
         if source_gradient is not None:
             into = layer.weights[:, : layer.inputs].t()
-            self._backward.append(partial(product, into, gradient, out=source_gradient))
-        self._backward.append(partial(product, gradient, source.t(), out=layer.gradient))
+            self._backward.append(product(into, gradient, source_gradient, precision))
+        self._backward.append(product(gradient, source.t(), layer.gradient, precision))
 
     def _add_norm(self, norm: Norm, values: Tensor, normed: Tensor, gradients: Tensor) -> None:
         """Batch norm of (features, batch). PyTorch takes that for one row of `features` channels with `batch` pixels,
@@ -268,10 +267,3 @@ def _runs(blocks: Sequence[_Block], key: Callable[[_Block], object]) -> Iterator
     for _, group in groupby(blocks, key):
         alike = list(group)
         yield slice(alike[0].start, alike[-1].stop), alike[0]
-
-
-def _bfloat16_product(a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
-    return out.copy_(torch.mm(a.bfloat16(), b.bfloat16()))
-
-
-PRODUCTS: dict[Precision, Callable[..., Tensor]] = {Precision.FLOAT32: torch.mm, Precision.BFLOAT16: _bfloat16_product}

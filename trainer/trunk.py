@@ -26,7 +26,7 @@ class Trunk:
     """The convolutional layers of one network for batches of one size.
 
     Args:
-        features: Where the features go, (features + 1, batch) as a view of a matrix of rows; the last row is ones.
+        features: Where the features go, (features, batch) as a view of a matrix of rows.
         training: Whether the batch norms do as while learning; only then is there a backward pass.
 
     Attributes:
@@ -35,7 +35,7 @@ class Trunk:
     """
 
     def __init__(self, member: Member, features: Tensor, *, training: bool) -> None:
-        self._features = features[:-1].t()
+        self._features = features.t()
         self._training = training
         self.gradients = (
             torch.empty_like(self._features, memory_format=torch.contiguous_format).t() if training else None

@@ -248,6 +248,16 @@ def test_companions_order_and_segments_change_no_bit_of_a_trial(chosen: list[Set
         same(dataclasses.replace(part, epochs=whole.epochs[: 3 - len(part.epochs)] + part.epochs), whole)
 
 
+@pytest.mark.parametrize("batch_size", [100, 128])
+def test_companions_change_no_bit_of_wide_networks(batch_size: int) -> None:
+    """Their products may go another way than small ones."""
+    wide = settings_of(EVERYTHING_RANDOM, neurons=(300, 257), batch_size=batch_size)
+    works = works_for([wide, settings_of(wide, neurons=(131, 290, 256)), settings_of(batch_size=batch_size), wide])
+    together = train_all(digits_trainer(digits(0, 330)), works)
+    for work, result in zip(works, together, strict=True):
+        same(train(digits_trainer(digits(0, 330)), work), result)
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(3, 40).flatmap(lambda size: st.lists(alike(Family.CNN, size), min_size=2, max_size=MOST_MEMBERS)))
 def test_companions_change_no_bit_of_a_cnn(chosen: list[Settings]) -> None:
@@ -379,8 +389,8 @@ def test_steps_that_are_captured_once_and_replayed_change_no_number(base: Settin
     captured: list[list[int]] = []
 
     def addresses(batch: pack_module._Batch) -> list[int]:
-        inputs = batch._images if batch._trunks else batch._flat
-        return [tensor.data_ptr() for tensor in (inputs, batch.targets, batch.masks, batch.outputs)]
+        inputs = [batch._images] if batch._trunks else batch._flat
+        return [tensor.data_ptr() for tensor in (*inputs, batch.targets, batch.masks, batch.outputs)]
 
     def capture(step: Any) -> Any:
         batch = step.__self__
