@@ -12,7 +12,17 @@ import pytest
 
 from benchmarks.report import REPOSITORY
 
-SCRIPTS = ("against_ray_tune", "dispatcher", "large_networks", "packs", "quality", "sampler", "startup", "thousand_workers")
+SCRIPTS = (
+    "against_ray_tune",
+    "dispatcher",
+    "large_networks",
+    "memory",
+    "packs",
+    "quality",
+    "sampler",
+    "startup",
+    "thousand_workers",
+)
 HELPERS = ("__init__", "databases", "product", "report")
 
 
