@@ -1,10 +1,11 @@
-"""How long until a validation error is reached: neurosweep beside Ray Tune with ASHA and Optuna with Hyperband.
+"""How long until a validation error is reached: neurosweep, Ray Tune and Syne Tune with ASHA, Optuna with Hyperband.
 
     python -m benchmarks.time_to_error [--seeds 3] [--seconds 60] [--mnist mnist.npz] [--only digits|mnist] [--quick]
 
 Each system searches the default space of MLPs as a whole process (Optuna: two processes that share a study) for the
 same seconds on the same splits, on two cores with one thread for each network. The error to reach is the one that the
-peer with the best median ends with, seed by seed; the clock runs from the start of the process.
+peer with the best median ends with, seed by seed; the clock runs from the start of the process. Syne Tune takes part
+where `syne-tune` is installed.
 
 Last, 'train everything one rung, keep the top K': as many random networks as a quarter of the seconds allow get a ninth
 of the epochs, the best of them are trained in full while the time lasts, by neurosweep's trainer in one process.
@@ -13,6 +14,7 @@ of the epochs, the best of them are trained in full while the time lasts, by neu
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import statistics
 import subprocess
@@ -43,6 +45,8 @@ workers: {{count: 2}}
 """
 
 PEERS = {"Ray Tune, ASHA": ("ray_asha", 1), "Optuna, Hyperband, 2 processes": ("hyperband", 2)}
+if importlib.util.find_spec("syne_tune") is not None:
+    PEERS["Syne Tune, ASHA"] = ("syne_asha", 1)
 OURS, BASELINE = "neurosweep, ASHA", "one rung, then the top K (1 process)"
 TARGET = 3.0
 
@@ -164,6 +168,8 @@ def main() -> None:
     sets = [("digits", "digits", ""), ("MNIST, 6,000 rows", str(chosen.mnist), ", max_rows: 6000")]
     if chosen.only != "digits" and not chosen.mnist.exists():
         print(f"{chosen.mnist} is missing: MNIST is left out; --mnist names its place.", file=sys.stderr)
+        if chosen.only == "mnist":
+            sys.exit(1)
         sets = sets[:1]
     if chosen.only:
         sets = [each for each in sets if each[0].lower().startswith(chosen.only)]
@@ -174,6 +180,8 @@ def main() -> None:
     head = ("data", "system", "error at the end", "seconds to the best peer's last error", "times as fast as that peer")
     print(table(head, lines))
     print(f"\nThe target for neurosweep is {TARGET:g} times.")
+    if len(PEERS) < 3:
+        print("syne-tune is not installed here: Syne Tune is left out.")
     improvements = {
         name: {system: [_steps(run) for run in runs] for system, runs in found.items()}
         for name, found in curves.items()
