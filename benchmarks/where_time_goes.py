@@ -4,8 +4,8 @@
 
 The first part trains random networks of the default space on digits in this process, one thread, with a clock around
 each kind of call: the clocks themselves take some percent of the time. Learning rates are moderate, so that no network
-diverges and ends early. The second part runs the same study with two
-workers as a whole process, and notes when it says that the next stage begins.
+diverges and ends early. The second part runs the same study with two workers as a whole process, and notes when it says
+that the next stage begins.
 """
 
 from __future__ import annotations
