@@ -29,6 +29,9 @@ from trainer.work import EpochResult, Metric, Outcome, SegmentResult, TrialWork
 DEATHS = 3
 """A trial that this many workers died of is failed."""
 
+FIRST_TURN = 64
+"""Workers that are given their first packs in one transaction."""
+
 LOOK_SECONDS = 0.5
 """The longest wait for a result before the stop signals and the clock are looked at again."""
 
@@ -148,6 +151,8 @@ class Dispatcher:
     def _work(self) -> None:
         for worker in range(self._pool.size):
             self._supply(worker)
+            if worker % FIRST_TURN == FIRST_TURN - 1:
+                self._commit()  # the first of many workers need not wait for the last one's proposals
         self._commit()
         while self._live:
             if self._signals.stop() or self._signals.cancel():
