@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -149,7 +150,7 @@ def compare(name: str, source: str, rows: str, chosen: argparse.Namespace) -> tu
             times.append(float("inf") if at is None else at)
             ratios.append((peers_time or chosen.seconds) / times[-1])
         mark = " (the best peer)" if system == best else ""
-        line = (name, system + mark, spread([final(run) for run in runs]), spread(times), statistics.median(ratios))
+        line = (name, system + mark, spread([final(run) for run in runs]), _shown(times), statistics.median(ratios))
         lines.append(line)
     return lines, curves
 
@@ -188,6 +189,13 @@ def main() -> None:
     }
     figures = {"seeds": chosen.seeds, "seconds": chosen.seconds, "epochs": chosen.epochs, "curves": improvements}
     print(f"\n{save('time_to_error' + ('_quick' if chosen.quick else ''), figures)}")
+
+
+def _shown(times: list[float]) -> str:
+    found = [seconds for seconds in times if math.isfinite(seconds)]
+    if len(found) == len(times):
+        return spread(times)
+    return f"{spread(found)}; {len(times) - len(found)} never" if found else "never"
 
 
 def _steps(curve: Curve) -> Curve:
