@@ -21,10 +21,10 @@ from search.pool import Done, Pool
 from search.progress import Progress
 from search.spec import StudySpec
 from search.study import Proposals
-from storage.records import Claim, EndedTrial, TrialRecord, TrialState
+from storage.records import Claim, EndedTrial, ProposedTrial, TrialRecord, TrialState
 from storage.store import Store
 from trainer.settings import Settings
-from trainer.work import EpochResult, Metric, Outcome, SegmentResult, TrialWork
+from trainer.work import Metric, Outcome, SegmentResult, TrialWork
 
 DEATHS = 3
 """A trial that this many workers died of is failed."""
@@ -305,17 +305,7 @@ class Dispatcher:
         for row in (*written, *unwritten):
             live.curve.append(row.validation_metric)
             self._proposals.report(trial, row.epoch, row.validation_metric)
-            self._ledger.add_epoch(
-                trial,
-                EpochResult(
-                    epoch=row.epoch,
-                    train_loss=row.train_loss,
-                    train_metric=row.train_metric,
-                    validation_loss=row.validation_loss,
-                    validation_metric=row.validation_metric,
-                    seconds=0.0,
-                ),
-            )
+            self._ledger.add_row(replace(row, trial=trial, seconds=0.0, at=datetime.now(UTC)))
         live.best_epoch, live.validation = outcome.best_epoch, outcome.validation
         self._book_end(trial, live, outcome.state, outcome.train, outcome.weights, outcome.error)
 
@@ -401,24 +391,22 @@ class Dispatcher:
         self._asked += 1
         self._ledger.propose(proposed)
         self._params[proposed.number] = proposed.params
-        settings = Settings.from_json(proposed.settings)
-        self._live[proposed.number] = Live(settings, proposed.seed, worker, self._looks[0])
-        return proposed.number
+        return self._take_up(proposed, worker)
 
-    def _take_up(self, left: TrialRecord, worker: int) -> int:
-        self._live[left.number] = Live(Settings.from_json(left.settings), left.seed, worker, self._looks[0])
-        return left.number
+    def _take_up(self, trial: ProposedTrial | TrialRecord, worker: int) -> int:
+        self._live[trial.number] = Live(Settings.from_json(trial.settings), trial.seed, worker)
+        return trial.number
 
     def _work_of(self, trial: int, worker: int, pack: int) -> TrialWork:
         live, best = self._live[trial], self._checkpoint.best
-        live.worker, live.pack, live.until = worker, pack, self._next_look(live)
+        live.worker, live.pack = worker, pack
         return TrialWork(
             trial=trial,
             settings=live.settings,
             seed=live.seed,
             metric=self._metric,
             epochs=self._spec.budget.epochs,
-            until=live.until,
+            until=self._next_look(live),
             keep_up_to=best.validation if best else math.inf,
         )
 

@@ -16,7 +16,6 @@ class Live:
     """A trial that has not ended.
 
     Attributes:
-        until: The epoch of its next look.
         recorded_worker: The worker that the database has for it.
         curve: Its validation metric after each epoch.
         pack: The lowest number among those of its last pack.
@@ -25,7 +24,6 @@ class Live:
     settings: Settings
     seed: int
     worker: int
-    until: int
     recorded_worker: int | None = None
     curve: list[float] = field(default_factory=list)
     best_epoch: int = 0
@@ -61,10 +59,7 @@ class Ledger:
         self._proposed.append(proposed)
 
     def add_epoch(self, trial: int, epoch: EpochResult) -> None:
-        """Of those that an earlier dispatcher recorded nothing is written again."""
-        if epoch.epoch <= self.recorded_epochs(trial):
-            return
-        self._epochs.append(
+        self.add_row(
             EpochRow(
                 trial=trial,
                 epoch=epoch.epoch,
@@ -76,6 +71,11 @@ class Ledger:
                 at=datetime.now(UTC),
             )
         )
+
+    def add_row(self, row: EpochRow) -> None:
+        """Of the epochs that an earlier dispatcher recorded nothing is written again."""
+        if row.epoch > self.recorded_epochs(row.trial):
+            self._epochs.append(row)
 
     def recorded_epochs(self, trial: int) -> int:
         """How many epochs of a trial an earlier dispatcher recorded."""
