@@ -29,11 +29,9 @@ from benchmarks.peers import plain
 from benchmarks.report import REPOSITORY, save, side_by_side, spread, table
 from search.study_file import data_request, parse_study
 from storage.records import TrialRecord
-from trainer.data.dataset import Dataset
 from trainer.data.load import load
 from trainer.settings import Settings
 from trainer.work import Metric, TrialWork
-from trainer.worker import Trainer
 
 TABLE = """\
 name: table
@@ -87,7 +85,7 @@ def alone(text: str, trials: list[TrialRecord], repeat: int) -> list[dict[str, A
     with tempfile.TemporaryDirectory() as folder:
         product.save_splits(data, Path(folder) / "splits.npz")
         plain_data = plain.from_file(Path(folder) / "splits.npz")
-    trainer = trainer_of(data)
+    trainer = product.trainer_for(data)
     found = []
     for trial in trials:
         settings = Settings.from_json(trial.settings)
@@ -105,19 +103,6 @@ def alone(text: str, trials: list[TrialRecord], repeat: int) -> list[dict[str, A
         ratios = [p / o for p, o in zip(times["plain"], times["ours"], strict=True)]
         found.append({"params": trial.params, **times, "ratio": statistics.median(ratios)})
     return found
-
-
-def trainer_of(data: Dataset) -> Trainer:
-    return Trainer(
-        data.train,
-        data.validation,
-        data.preprocessing,
-        data.task,
-        data.input_shape,
-        data.outputs,
-        device="cpu",
-        threads=1,
-    )
 
 
 def describe(params: dict[str, Any]) -> str:

@@ -69,12 +69,9 @@ def train_many(order: Path, marks: list[int]) -> Iterator[dict[str, float]]:
     """
     from trainer.settings import Settings
     from trainer.work import Metric, TrialWork
-    from trainer.worker import Trainer
 
     data, asked = pickle.loads(order.read_bytes())
-    trainer = Trainer(
-        data.train, data.validation, data.preprocessing, data.task, data.input_shape, data.outputs, device="cpu"
-    )
+    trainer = product.trainer_for(data)
     best, process = float("inf"), psutil.Process()
     yield {"trials": 0, "megabytes": process.memory_info().rss / MEGABYTE}
     for first in range(0, len(asked), PACK):

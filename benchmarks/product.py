@@ -20,6 +20,7 @@ from benchmarks.report import timed
 from storage.records import EpochRow, TrialRecord
 from storage.store import Store
 from trainer.data.dataset import Dataset
+from trainer.worker import Trainer
 
 ONE_ANSWER = timedelta(seconds=0.1)
 """Trials of one worker that ended within this of each other came back together."""
@@ -116,3 +117,9 @@ def scaled(dataset: Dataset, inputs: Any) -> Any:
         return inputs
     mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (told.mean, told.std))
     return (inputs.astype(np.float32) - mean) / std
+
+
+def trainer_for(data: Dataset) -> Trainer:
+    """What a worker with one CPU thread holds of a dataset, in this process."""
+    splits = data.train, data.validation
+    return Trainer(*splits, data.preprocessing, data.task, data.input_shape, data.outputs, device="cpu", threads=1)

@@ -35,7 +35,6 @@ from trainer.data.dataset import Dataset
 from trainer.data.load import load
 from trainer.settings import Settings
 from trainer.work import Metric, TrialWork
-from trainer.worker import Trainer
 
 STUDY = """\
 name: search
@@ -84,11 +83,9 @@ def neurosweep(text: str, seconds: float) -> Curve:
 def one_rung(text: str, data: Dataset, epochs: int, seconds: float) -> Curve:
     """The sobering baseline of Egele et al. (2023), arXiv:2307.15422; random networks, in packs of eight."""
     began = time.time()
-    spec = replace_sampler(text)
+    spec = parse_study(text + "search: {sampler: random, pruner: none}\n")
     proposals = Proposals(spec, data.input_shape, "baseline")
-    trainer = Trainer(
-        data.train, data.validation, data.preprocessing, data.task, data.input_shape, data.outputs, device="cpu"
-    )
+    trainer = product.trainer_for(data)
     curve: Curve = []
 
     def book(trial: int, epoch: Any) -> None:
@@ -112,10 +109,6 @@ def one_rung(text: str, data: Dataset, epochs: int, seconds: float) -> Curve:
         batch = [replace(work, until=epochs) for _, _, work in ranked[start : start + 8]]
         trainer.train(batch, lambda: time.time() - began > seconds, book)
     return sorted(point for point in curve if point[0] <= seconds)
-
-
-def replace_sampler(text: str) -> Any:
-    return parse_study(text + "search: {sampler: random, pruner: none}\n")
 
 
 def final(curve: Curve) -> float:

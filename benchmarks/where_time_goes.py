@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import product
 from benchmarks.report import save, table
 from search.space import Space
 from search.study_file import data_request, parse_study
@@ -33,7 +34,6 @@ from trainer.data.dataset import Dataset
 from trainer.data.load import load
 from trainer.settings import Settings
 from trainer.work import Metric, TrialWork
-from trainer.worker import Trainer
 
 STUDY = """\
 name: digits
@@ -122,9 +122,7 @@ def of_a_trial(trials: int, epochs: int) -> tuple[dict[str, float], float]:
         TrialWork(trial=number, settings=each, seed=number, metric=Metric.ERROR, epochs=epochs, until=epochs)
         for number, each in enumerate(settings)
     ]
-    trainer = Trainer(
-        data.train, data.validation, data.preprocessing, data.task, data.input_shape, data.outputs, device="cpu"
-    )
+    trainer = product.trainer_for(data)
     trainer.train(works[:4], lambda: False, lambda trial, epoch: None)
     clocks = Clocks()
     patches = _patched(clocks)
