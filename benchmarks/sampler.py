@@ -31,7 +31,8 @@ from search.space import Asked, Space
 from search.spec import StudySpec
 from search.study import Proposals
 from search.tpe import TreeParzen
-from storage.records import Batch, EndedTrial, EpochRow, Fact, FactKind, NewStudy, ProposedTrial, TrialState
+from storage.facts import trial_ended
+from storage.records import Batch, EndedTrial, EpochRow, Fact, NewStudy, ProposedTrial, TrialState
 
 if TYPE_CHECKING:
     from storage.records import Claim
@@ -334,8 +335,7 @@ def work(store: Store, claim: Claim, proposals: Proposals, count: int) -> None:
         value = made_up(trial.params)
         ends.append(ended(trial.number, value, proposals.tell(trial.number, TrialState.COMPLETE, value)))
         epochs += epoch_rows(trial.number, value)
-        key = f"study-{claim.study.id}-trial-{trial.number}"
-        facts.append(Fact(key=key, kind=FactKind.TRIAL_ENDED, trial=trial.number))
+        facts.append(trial_ended(claim.study, trial.number))
     store.record(claim, Batch(epochs=tuple(epochs), ended=tuple(ends), facts=tuple(facts)))
 
 

@@ -108,7 +108,7 @@ class Dispatcher:
         self._hands = [_Hand() for _ in range(pool.size)]
         self._best_curve: list[float] = []
         self._again = [trial for trial in known if trial.state is TrialState.RUNNING]
-        self._ledger = Ledger(claim.study.id, known)
+        self._ledger = Ledger(claim.study, known)
         # For a trial that is under way, those that wait for its result: their networks are the same.
         self._twins: dict[int, list[int]] = defaultdict(list)
         self._asked = len(known)

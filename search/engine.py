@@ -28,7 +28,8 @@ from search.publishing import Publisher
 from search.spec import StudySpec
 from search.study import Proposals
 from search.validation import read_data
-from storage.records import Claim, Fact, FactKind, StudyRecord, StudyState, TrialState
+from storage import facts
+from storage.records import Claim, Fact, StudyRecord, StudyState, TrialState
 from storage.store import Store
 from trainer.data.dataset import Dataset
 from trainer.work import Metric
@@ -192,11 +193,9 @@ class Session:
         self._on_progress(Progress(label=label, metric=metric, stage="starting workers", total=claim.study.trials))
         pool = self._ready_pool(spec)
         pool.load(dataset)
-        key = f"study-{claim.study.id}-started"
-        started_fact = Fact(key=key, kind=FactKind.STUDY_STARTED)
-        store.started(claim, dataset.split_hash, spec.to_mapping(), facts=(started_fact,))
+        store.started(claim, dataset.split_hash, spec.to_mapping(), facts=(facts.started(claim.study),))
         proposals = Proposals(spec, dataset.input_shape, label, store.optuna_trials(claim.study.id))
-        checkpoint = Checkpoint(self._places.home / "studies" / str(claim.study.id) / "best.safetensors")
+        checkpoint = Checkpoint(self._places.home / "studies" / claim.study.uid / "best.safetensors")
         dispatcher = Dispatcher(
             claim=claim,
             spec=spec,
@@ -236,7 +235,7 @@ class Session:
                 checkpoint=checkpoint,
                 trials=store.trials(claim.study.id),
                 epochs=store.epochs(claim.study.id),
-                folder=self._places.home / "studies" / str(claim.study.id),
+                folder=self._places.home / "studies" / claim.study.uid,
                 started=started,
             )
             lease.check()
@@ -267,7 +266,7 @@ class Session:
 
     def _ended_facts(self, store: Store, claim: Claim) -> tuple[Fact, ...]:
         """The study's end, under a key of its own for each claim: a resumed study ends once more."""
-        return (Fact(key=f"study-{claim.study.id}-ended-{claim.token}", kind=FactKind.STUDY_ENDED),)
+        return (facts.ended(claim.study, claim.token),)
 
 
 def _packing(claim: Claim, dataset: Dataset, pool: Pool) -> Packing:

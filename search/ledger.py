@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from storage.records import Batch, EndedTrial, EpochRow, Fact, FactKind, ProposedTrial, TrialRecord, TrialState
+from storage.facts import trial_ended
+from storage.records import Batch, EndedTrial, EpochRow, ProposedTrial, StudyRecord, TrialRecord, TrialState
 from trainer.settings import Settings
 from trainer.work import EpochResult
 
@@ -41,11 +42,11 @@ class Ledger:
     """What the next transaction holds, and how each trial ended.
 
     Args:
-        study: The study's id.
+        study: The study.
         known: The trials of an earlier dispatcher.
     """
 
-    def __init__(self, study: int, known: Sequence[TrialRecord]) -> None:
+    def __init__(self, study: StudyRecord, known: Sequence[TrialRecord]) -> None:
         self._study = study
         self._proposed: list[ProposedTrial] = []
         self._epochs: list[EpochRow] = []
@@ -96,10 +97,7 @@ class Ledger:
         """
         if not (self._proposed or self._epochs or self._ended or assigned):
             return None
-        facts = tuple(
-            Fact(key=f"study-{self._study}-trial-{trial.number}", kind=FactKind.TRIAL_ENDED, trial=trial.number)
-            for trial in self._ended
-        )
+        facts = tuple(trial_ended(self._study, trial.number) for trial in self._ended)
         batch = Batch(
             proposed=tuple(self._proposed),
             epochs=tuple(self._epochs),

@@ -257,12 +257,14 @@ class BudgetSpec(_Record):
     Attributes:
         epochs: The most epochs of one trial.
         minutes: The most minutes of the whole study; None: no limit.
+        minutes_per_trial: The most minutes of training that one trial gets; None: no limit.
         target: Stop when the metric on the validation split is at or under this.
     """
 
     trials: Annotated[int, BeforeValidator(Whole(1, 1_000_000).check)] = 100
     epochs: Annotated[int, BeforeValidator(Whole(1, 1_000_000).check)] = 30
     minutes: Annotated[float | None, _optional(Real(0, 10**7, low_open=True).check)] = None
+    minutes_per_trial: Annotated[float | None, _optional(Real(0, 10**7, low_open=True).check)] = None
     target: Annotated[float | None, _optional(Real(0).check)] = None
 
 

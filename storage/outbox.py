@@ -22,6 +22,7 @@ def claim(connection: sa.Connection, publisher: str, lease_seconds: float) -> Ou
         .join(study, study.c.id == outbox.c.study_id)
         .where(
             ~outbox.c.published,
+            ~outbox.c.set_aside,
             outbox.c.not_before <= clock,
             sa.or_(study.c.published_until.is_(None), study.c.published_until < clock),
         )

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from storage.facts import study_key, trial_key
 from storage.records import EpochRow, StudyRecord, StudyState, TrialRecord, TrialState
 
 KEY = "neurosweep.key"
 """The tag by which a run, a model or a model version is found again. Its values are ``[a-z0-9-]`` only."""
 
-STUDY_ID = "neurosweep.study_id"
+STUDY_UID = "neurosweep.study_id"
 
 PARAM_LENGTH = 6000  # MLflow's limit
 TAG_LENGTH = 5000  # MLflow's limit is 8,000, an older server's 5,000
@@ -77,16 +78,6 @@ def milliseconds(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
-def study_key(study: StudyRecord) -> str:
-    """Key of a study's parent run: that of the fact that says it started."""
-    return f"study-{study.id}-started"
-
-
-def trial_key(study: StudyRecord, number: int) -> str:
-    """Key of a trial's child run: that of the fact that says it ended."""
-    return f"study-{study.id}-trial-{number}"
-
-
 def study_content(study: StudyRecord) -> RunContent:
     """The parent run. Its params come from the study file alone, because MLflow refuses to change one."""
     spec, search, budget = study.spec, study.spec.get("search", {}), study.spec.get("budget", {})
@@ -106,7 +97,7 @@ def study_content(study: StudyRecord) -> RunContent:
     }
     tags = {
         KEY: study_key(study),
-        STUDY_ID: str(study.id),
+        STUDY_UID: study.uid,
         "neurosweep.study": study.label,
         "neurosweep.kind": "study",
         "neurosweep.state": study.state.value,
@@ -159,7 +150,7 @@ def trial_content(study: StudyRecord, trial: TrialRecord, epochs: Sequence[Epoch
     points, left_out = _finite([*_epoch_points(metric, epochs), *_summary_points(metric, trial, ended)])
     tags = {
         KEY: trial_key(study, trial.number),
-        STUDY_ID: str(study.id),
+        STUDY_UID: study.uid,
         "mlflow.parentRunId": parent,
         "neurosweep.study": study.label,
         "neurosweep.kind": "trial",

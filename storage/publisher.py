@@ -32,7 +32,8 @@ import pandas as pd
 import sqlalchemy as sa
 
 from neurosweep.errors import BadInputError, LeaseLostError, NeurosweepError, UnreachableError
-from storage.projection import KEY, OVER, STUDY_ID, RunContent, study_content, study_key, trial_content, trial_key
+from storage.facts import champion_key, study_key, trial_key
+from storage.projection import KEY, OVER, STUDY_UID, RunContent, study_content, trial_content
 from storage.publisher_loop import UNANSWERED, Orders, Turn, log_to, reason_of, work
 from storage.records import EpochRow, Fact, FactKind, MlflowRun, OutboxClaim, StudyRecord, TrialRecord
 from storage.secrecy import public_address, secrets_in
@@ -144,7 +145,7 @@ class StudyInMlflow:
         while True:
             part = self._client.search_runs(
                 [self.experiment_id],
-                f"tags.`{STUDY_ID}` = '{self._study.id}'",
+                f"tags.`{STUDY_UID}` = '{self._study.uid}'",
                 run_view_type=ViewType.ALL,
                 max_results=MAX_PAGE,
                 order_by=["attributes.end_time DESC"],
@@ -173,7 +174,7 @@ class StudyInMlflow:
         self._client.log_text(run_id, study.text, "study.yaml")
         if study.result:
             self._client.log_text(run_id, json.dumps(study.result, indent=2), "result.json")
-        folder = self._home / "studies" / str(study.id)
+        folder = self._home / "studies" / study.uid
         if (folder / "plots").is_dir():
             self._client.log_artifacts(run_id, str(folder / "plots"), "plots")
         if study.result and study.result.get("best"):
@@ -205,7 +206,7 @@ class StudyInMlflow:
     def _register_champion(self, study: StudyRecord, run_id: str, content: RunContent, folder: Path) -> None:
         """Register the winner once, under the study's name; the alias goes to the newest version."""
         best, name = (study.result or {})["best"], study.name
-        tags = {KEY: f"study-{study.id}-champion-{best['trial']}", "neurosweep.study": study.label}
+        tags = {KEY: champion_key(study, best["trial"]), "neurosweep.study": study.label}
         tags["neurosweep.trial"] = str(best["trial"])
         known = f"name = '{name}' and tag.`{KEY}` = '{tags[KEY]}'"
         if not self._client.search_model_versions(known, max_results=1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -33,6 +34,9 @@ _COLUMNS = [
         "result",
         "split_hash",
         "cancel_requested",
+        "uid",
+        "worked",
+        "notice",
     )
 ]
 
@@ -70,6 +74,7 @@ def submit(connection: sa.Connection, new: NewStudy, at: datetime, again: bool =
         values = {
             "name": new.name,
             "number": (newest or 0) + 1,
+            "uid": uuid.uuid4().hex[:12],
             "spec": new.spec,
             "text": new.text,
             "trials": new.trials,

@@ -51,7 +51,13 @@ class NewStudy:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord:
-    """One study. All times are UTC and aware; `number` is the N of ``name@N``, from 1."""
+    """One study. All times are UTC and aware; `number` is the N of ``name@N``, from 1.
+
+    Attributes:
+        uid: Its name among all databases, ``[0-9a-f]``: MLflow's tags and the study's folder bear it.
+        worked: Seconds that earlier claims have worked on it.
+        notice: Why it stands still, while it does.
+    """
 
     id: int
     name: str
@@ -67,6 +73,9 @@ class StudyRecord:
     result: dict[str, Any] | None
     split_hash: str | None
     cancel_requested: bool
+    uid: str
+    worked: float = 0.0
+    notice: str | None = None
 
     @property
     def label(self) -> str:
@@ -149,6 +158,7 @@ class EndedTrial:
         value: What Optuna was told: the validation metric of a complete trial, the last reported one of a pruned trial.
         validation: The best epoch's metric on the validation split.
         pack: The lowest number among the trials that it was last trained together with; None where it never was.
+        memory: The most that its worker held while training it, in bytes; None where that is not known.
     """
 
     number: int
@@ -165,11 +175,12 @@ class EndedTrial:
     attrs: dict[str, Any] = field(default_factory=dict)
     ended_at: datetime
     pack: int | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """One trial as it stands; `pack` as in `EndedTrial`."""
+    """One trial as it stands; `pack` and `memory` as in `EndedTrial`, `deaths` the workers that died of it."""
 
     number: int
     state: TrialState
@@ -187,6 +198,8 @@ class TrialRecord:
     started_at: datetime
     ended_at: datetime | None
     pack: int | None = None
+    deaths: int = 0
+    memory: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +222,7 @@ class Batch:
 
     Attributes:
         assigned: Worker name for each running trial that was just sent to one.
+        deaths: How many workers have died of each trial that one has just died of.
     """
 
     proposed: tuple[ProposedTrial, ...] = ()
@@ -216,6 +230,7 @@ class Batch:
     ended: tuple[EndedTrial, ...] = ()
     facts: tuple[Fact, ...] = ()
     assigned: dict[int, str] = field(default_factory=dict)
+    deaths: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

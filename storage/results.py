@@ -19,6 +19,7 @@ def write(connection: sa.Connection, study_id: int, batch: Batch) -> None:
     _report(connection, study_id, batch.epochs, {ended.number for ended in batch.ended})
     new = {proposed.number for proposed in batch.proposed}
     _assign(connection, study_id, {number: by for number, by in batch.assigned.items() if number not in new})
+    _die(connection, study_id, batch.deaths)
     _end(connection, study_id, batch.ended)
     add_facts(connection, study_id, batch.facts)
 
@@ -80,6 +81,11 @@ def _assign(connection: sa.Connection, study_id: int, assigned: dict[int, str]) 
     _update(connection, study_id, sa.update(trial).values(worker=sa.bindparam("by")), rows)
 
 
+def _die(connection: sa.Connection, study_id: int, deaths: dict[int, int]) -> None:
+    rows = [{"n": number, "count": count} for number, count in deaths.items()]
+    _update(connection, study_id, sa.update(trial).values(deaths=sa.bindparam("count")), rows)
+
+
 def _end(connection: sa.Connection, study_id: int, trials: Sequence[EndedTrial]) -> None:
     names = (
         "state",
@@ -93,6 +99,7 @@ def _end(connection: sa.Connection, study_id: int, trials: Sequence[EndedTrial])
         "error",
         "ended_at",
         "pack",
+        "memory",
     )
     rows = [
         {
@@ -108,6 +115,7 @@ def _end(connection: sa.Connection, study_id: int, trials: Sequence[EndedTrial])
             "new_error": ended.error,
             "new_ended_at": ended.ended_at,
             "new_pack": ended.pack,
+            "new_memory": ended.memory,
         }
         for ended in trials
     ]

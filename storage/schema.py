@@ -82,6 +82,7 @@ study = Table(
     Column("id", Integer, primary_key=True),
     Column("name", String(64), nullable=False),
     Column("number", Integer, nullable=False, comment="the N of name@N"),
+    Column("uid", String(32), nullable=False, comment="its name among all databases, for MLflow and files"),
     Column("spec", JSON, nullable=False, comment="the study file with every default filled in"),
     Column("text", Text, nullable=False, comment="the study file as it was written"),
     Column("trials", Integer, nullable=False),
@@ -94,12 +95,15 @@ study = Table(
     Column("split_hash", String(64)),
     Column("cancel_requested", Boolean, nullable=False, server_default=false()),
     Column("dispatcher", String(255)),
+    Column("worked", Double, nullable=False, server_default=text("0"), comment="seconds of work of all claims before"),
+    Column("notice", Words, comment="why it stands still, while it does"),
     Column("token", Integer, nullable=False, server_default=text("0"), comment="fencing token: grows with every claim"),
     Column("leased_until", Double),
     Column("publisher", String(255)),
     Column("publisher_token", Integer, nullable=False, server_default=text("0")),
     Column("published_until", Double, comment="end of the publisher's lease"),
     UniqueConstraint("name", "number"),
+    UniqueConstraint("uid"),
     _one_of("state", StudyState),
     # The queue: what is claimable, oldest first.
     Index(None, "state", "id"),
@@ -125,6 +129,8 @@ trial = Table(
     Column("started_at", Moment, nullable=False),
     Column("ended_at", Moment),
     Column("pack", Integer, comment="the lowest number among those of its last pack"),
+    Column("deaths", Integer, nullable=False, server_default=text("0"), comment="workers that died of it"),
+    Column("memory", BigInteger, comment="the most that its worker held, in bytes"),
     _one_of("state", TrialState),
 )
 
@@ -155,14 +161,15 @@ outbox = Table(
     Column("reason", Words, comment="why the last attempt failed"),
     Column("not_before", Double, nullable=False, server_default=text("0")),
     Column("published", Boolean, nullable=False, server_default=false()),
+    Column("set_aside", Boolean, nullable=False, server_default=false(), comment="failed too often: waits for `sync`"),
     _one_of("kind", FactKind),
     # What is still to publish: stays small however long the history is.
     Index(
         "ix_neurosweep_outbox_pending",
         "study_id",
         "id",
-        postgresql_where=text("NOT published"),
-        sqlite_where=text("published = 0"),
+        postgresql_where=text("NOT published AND NOT set_aside"),
+        sqlite_where=text("published = 0 AND set_aside = 0"),
     ),
 )
 

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import sqlalchemy as sa
 
-from storage import outbox, queue, results
+from storage import facts, outbox, queue, results
 from storage.database import migrate, open_engine, transaction_retry, translated
 from storage.records import (
     Batch,
     Claim,
     EpochRow,
     Fact,
-    FactKind,
     MlflowRun,
     NewStudy,
     OutboxClaim,
@@ -118,9 +117,8 @@ class Store:
         def cancel(connection: sa.Connection) -> StudyRecord:
             record = queue.request_cancel(connection, study_id)
             if record.state is StudyState.CANCELLED and record.started_at is not None and record.ended_at is not None:
-                # Nobody else tells MLflow: the dispatcher is gone. The same cancel again has the same key.
-                key = f"study-{study_id}-cancelled-{int(1000 * record.ended_at.timestamp())}"
-                results.add_facts(connection, study_id, [Fact(key=key, kind=FactKind.STUDY_ENDED)])
+                # Nobody else tells MLflow: the dispatcher is gone.
+                results.add_facts(connection, study_id, [facts.cancelled(record, record.ended_at)])
             return record
 
         return self._write(cancel)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from storage import facts
 from storage.records import (
     Batch,
     Claim,
@@ -136,8 +137,7 @@ def start(store: Store, study: StudyRecord) -> Claim:
     claim = store.claim("dispatcher", study_id=study.id)
     assert claim is not None
     store.optuna_trials(study.id)  # makes Optuna's tables, as a dispatcher does before its first trial
-    facts = [Fact(key=f"study-{study.id}-started", kind=FactKind.STUDY_STARTED)]
-    store.started(claim, "5p1i7", study.spec, facts)
+    store.started(claim, "5p1i7", study.spec, [facts.started(study)])
     return claim
 
 
@@ -150,7 +150,7 @@ def end_trial(store: Store, claim: Claim, number: int) -> None:
         seed=100 + number,
         started_at=START + timedelta(seconds=10 * number),
     )
-    fact = Fact(key=f"study-{claim.study.id}-trial-{number}", kind=FactKind.TRIAL_ENDED, trial=number)
+    fact = facts.trial_ended(claim.study, number)
     batch = Batch(
         proposed=(proposed,), epochs=tuple(epoch_rows(number)), ended=(ended(number),), facts=(fact,), assigned={}
     )
@@ -158,7 +158,7 @@ def end_trial(store: Store, claim: Claim, number: int) -> None:
 
 
 def finish(store: Store, claim: Claim, winner: int | None, suffix: str = "") -> None:
-    fact = Fact(key=f"study-{claim.study.id}-ended{suffix}", kind=FactKind.STUDY_ENDED)
+    fact = Fact(key=f"study-{claim.study.uid}-ended{suffix}", kind=FactKind.STUDY_ENDED)
     state = StudyState.FAILED if winner is None else StudyState.FINISHED
     outcome = None if winner is None else result(claim.study.label, winner)
     store.finish(claim, state, error="no good trial" if winner is None else None, result=outcome, facts=[fact])

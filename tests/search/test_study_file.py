@@ -165,7 +165,6 @@ MISTAKES = [
     ("learning_rate", "learning_rate: 0.1", 3, "belongs under space"),
     ("space.epochs", "space: {epochs: 3}", 3, "belongs under budget"),
     ("budget.seed", "budget: {seed: 3}", 3, "belongs at the top"),
-    ("budget.minutes_per_trial", "budget:\n  minutes_per_trial: 3", 4, "unknown key 'minutes_per_trial'"),
     ("champion", "champion: best", 3, "unknown key 'champion'"),
     ("seed", "seed: -1", 3, "from 0 to 4,294,967,295, but is -1"),
     ("seed", "seed: true", 3, "whole number from 0 to 4,294,967,295, but is true"),

@@ -95,7 +95,7 @@ def answers(
     home = tmp_path_factory.mktemp("home")
     store = Store.open(f"sqlite:///{home / 'neurosweep.db'}")
     study = small_study.whole_study(store, "raw")
-    champion = home / "studies" / str(study.id) / "champion"
+    champion = home / "studies" / study.uid / "champion"
     small_study.write_champion(champion, folder / "table" / "network.pt2")
     assert Publisher(store, file_tracking, home).publish_due().reason is None
     store.close()

@@ -27,7 +27,7 @@ def tracking(request: pytest.FixtureRequest) -> str:
 
 
 def champion_and_plots(home: Path, study: StudyRecord, network: Path) -> None:
-    folder = home / "studies" / str(study.id)
+    folder = home / "studies" / study.uid
     small_study.write_champion(folder / "champion", network)
     (folder / "plots").mkdir()
     (folder / "plots" / "history.html").write_text("<p>history</p>")
@@ -126,7 +126,7 @@ def test_a_trial_shows_its_settings_its_state_and_its_parent(store: Store, track
         assert run.info.end_time == run.info.start_time + 5_000
         tags = run.data.tags
         assert tags["mlflow.parentRunId"] == runs[name].info.run_id
-        assert tags["neurosweep.key"] == f"study-{study.id}-trial-{number}"
+        assert tags["neurosweep.key"] == f"study-{study.uid}-trial-{number}"
         assert [tags[f"neurosweep.{word}"] for word in ("study", "trial", "state", "worker", "pack")] == [
             name,
             str(number),

@@ -20,8 +20,10 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from neurosweep.errors import UnreachableError
+from storage.facts import study_key, trial_key
 from storage.publisher import Publisher
 from storage.publisher_loop import BEHIND, Orders, Turn, reason_of, work
+from storage.records import StudyRecord
 from storage.store import Store
 from tests import small_study
 from tests.mlflow_server import MlflowServer, free_port
@@ -56,8 +58,8 @@ def keys_in(client: MlflowClient, name: str) -> list[str]:
     return sorted(run.data.tags["neurosweep.key"] for run in found)
 
 
-def keys_of(study_id: int) -> list[str]:
-    return sorted([f"study-{study_id}-started", *(f"study-{study_id}-trial-{number}" for number in range(4))])
+def keys_of(study: StudyRecord) -> list[str]:
+    return sorted([study_key(study), *(trial_key(study, number) for number in range(4))])
 
 
 def reasons(store: Store) -> list[str]:
@@ -74,7 +76,7 @@ def test_the_process_publishes_drains_and_shows_nothing_on_the_screen(
     out, err = process.communicate("drain\n", timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
     assert store.pending_facts() == 0
-    assert keys_in(MlflowClient(fresh_tracking), "process") == keys_of(study.id)
+    assert keys_in(MlflowClient(fresh_tracking), "process") == keys_of(study)
     assert (home / "logs" / "publisher.log").is_file()
 
 
@@ -89,7 +91,7 @@ def test_the_process_ends_with_its_stdin_and_leaves_the_rest_to_the_next(
     second = start_publisher(home, fresh_tracking)
     second.communicate(f"drain {study.id}\n", timeout=60)
     assert second.returncode == 0
-    assert keys_in(MlflowClient(fresh_tracking), "ended") == keys_of(study.id)
+    assert keys_in(MlflowClient(fresh_tracking), "ended") == keys_of(study)
 
 
 def test_facts_wait_while_mlflow_is_away_and_arrive_once_when_it_is_back(
@@ -107,7 +109,7 @@ def test_facts_wait_while_mlflow_is_away_and_arrive_once_when_it_is_back(
         assert (process.returncode, out) == (0, "")
         assert store.pending_facts() == 0
         assert reasons(store) == []
-        assert keys_in(MlflowClient(server.url), "away") == keys_of(study.id)
+        assert keys_in(MlflowClient(server.url), "away") == keys_of(study)
     finally:
         process.kill()
         server.stop()
@@ -176,7 +178,7 @@ def test_a_request_that_went_through_but_was_answered_503_makes_one_run(
     publisher = Publisher(store, proxy.url, home)
     publish_until_done(publisher, store)
     assert proxy.lost == ["/api/2.0/mlflow/runs/create"] * 2
-    assert keys_in(MlflowClient(server.url), "half") == keys_of(study.id)
+    assert keys_in(MlflowClient(server.url), "half") == keys_of(study)
     proxy.shutdown()
 
 
@@ -186,7 +188,7 @@ def test_each_kind_of_request_may_be_answered_503_once(
     monkeypatch.setattr("storage.publisher.SLOWEST", 0.1)
     name = "flaky"
     study = small_study.whole_study(store, name)
-    small_study.write_champion(home / "studies" / str(study.id) / "champion", network)
+    small_study.write_champion(home / "studies" / study.uid / "champion", network)
     kinds: set[str] = set()
 
     def first_of_its_kind(path: str, count: int) -> bool:
@@ -200,7 +202,7 @@ def test_each_kind_of_request_may_be_answered_503_once(
     assert len(proxy.lost) == len(kinds) >= 12
     client = MlflowClient(server.url)
     experiment = client.get_experiment_by_name(name).experiment_id
-    assert keys_in(client, name) == keys_of(study.id)
+    assert keys_in(client, name) == keys_of(study)
     assert [str(version.version) for version in client.search_model_versions(f"name = '{name}'")] == ["1"]
     assert str(client.get_model_version_by_alias(name, "champion").version) == "1"
     assert len(client.search_logged_models([experiment])) == 1
