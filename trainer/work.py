@@ -28,6 +28,10 @@ class Outcome(StrEnum):
     """The segment's epochs are done, the trial's are not: its state waits in the worker."""
     FINISHED = "finished"
     """All of the trial's epochs are done."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """The trial did not fit, even by itself: `SegmentResult.reason` says how much it needed."""
+    TOO_LONG = "too_long"
+    """Its time was up."""
     STOPPED = "stopped"
     """The worker was told to stop before the segment's end; the state is gone."""
     FAILED = "failed"
@@ -43,6 +47,8 @@ class TrialWork:
         seed: Every random draw of the trial comes from this.
         epochs: The most epochs that the trial may get; the learning-rate schedule spans them.
         until: Train up to and including this epoch (from 1), from wherever the trial stands.
+        known_epochs: Epochs whose figures the caller has: a state that was saved after more of them is of no use.
+        seconds: Training time that the trial has left; in a pack, a trial's time is its share.
         keep_up_to: Hand the best epoch's weights back when the trial finishes with a validation metric at or under
             this.
     """
@@ -54,6 +60,8 @@ class TrialWork:
     epochs: int
     until: int
     keep_up_to: float = float("inf")
+    known_epochs: int = 0
+    seconds: float = float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +93,7 @@ class SegmentResult:
         seconds: Time that this segment took in the worker.
         weights: The best epoch's weights by name, where they were asked for.
         reason: Why the trial failed, in one line.
+        memory: The most bytes that the worker held for it while it trained; None where that is not known.
         precision: ``float32`` or ``bfloat16``: what the products were computed in.
     """
 
@@ -98,6 +107,7 @@ class SegmentResult:
     seconds: float
     weights: dict[str, npt.NDArray[np.generic]] | None = None
     reason: str | None = None
+    memory: int | None = None
     precision: str = "float32"
 
 
