@@ -83,6 +83,13 @@ class LeaseLostError(NeurosweepError):
     kind = "lease_lost"
 
 
+class InterruptedStudyError(NeurosweepError):
+    """The user has asked for the end while something was waited for."""
+
+    kind = "interrupted"
+    exit_status = 130
+
+
 class StudyFailedError(NeurosweepError):
     """The study ended without one good trial."""
 

@@ -34,6 +34,9 @@ from trainer.work import Metric, Outcome, SegmentResult, TrialWork
 DEATHS = 3
 """A trial that this many workers died of is failed."""
 
+SPARED = 10
+"""How often a trial's worker may be lost with its machine before the trial is suspected."""
+
 FIRST_TURN = 64
 """Workers that are given their first packs in one transaction."""
 
@@ -117,6 +120,7 @@ class Dispatcher:
             known=known,
             known_epochs=known_epochs,
             name_worker=name_worker,
+            patience=self._patience,
             clock=clock,
         )
         self._hands = Hands(pool.size)
@@ -195,7 +199,7 @@ class Dispatcher:
                 case Outcome.PAUSED:
                     paused.append(result)
                 case Outcome.FINISHED:
-                    self._patience(lambda result=result: self._trials.finish(result))  # type: ignore[misc]
+                    self._trials.finish(result)
                 case Outcome.OUT_OF_MEMORY:
                     crowded.append(result)
                 case Outcome.FAILED | Outcome.TOO_LONG:
@@ -232,8 +236,9 @@ class Dispatcher:
     def _take_death(self, done: Done) -> None:
         self._watch.gone(done.worker)
         trials = [work.trial for work in done.works if work.trial in self._trials.live]
-        if done.waiting or done.blameless:
-            self._hands.keep(done.worker, trials)
+        if done.waiting or (done.blameless and self._spare(trials)):
+            # Their state is gone: any worker may go on with them.
+            self._hands.leave(trials)
         elif len(trials) > 1:
             # The worker's state is gone with it: they go on from their checkpoints, and known epochs are dropped.
             self._hands.keep_apart(done.worker, trials)
@@ -241,6 +246,12 @@ class Dispatcher:
             self._take_suspect(trials[0], done)
         if not self._pool.serves(done.worker):
             self._hands.empty(done.worker)
+
+    def _spare(self, trials: Sequence[int]) -> bool:
+        """Whether a worker's end is still not put down to what it trained: machines are not lost that often."""
+        for trial in trials:
+            self._trials.live[trial].spared += 1
+        return all(self._trials.live[trial].spared <= SPARED for trial in trials)
 
     def _take_suspect(self, trial: int, done: Done) -> None:
         """A worker has died while it trained nothing but this trial."""

@@ -61,6 +61,10 @@ class Hands:
         halves = [list(trials[:middle]), list(trials[middle:])]
         self._hands[worker].apart[:0] = [half for half in halves if half]
 
+    def leave(self, trials: Iterable[int]) -> None:
+        """These go on in whichever worker comes next."""
+        self._left.ready += trials
+
     def empty(self, worker: int) -> None:
         """A worker is gone for good, or is to go on with nothing: others take what it had."""
         hand = self._hands[worker]

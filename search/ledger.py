@@ -22,6 +22,7 @@ class Live:
         deaths: How many workers have died while they trained it alone, since it last came to a segment's end.
         overdue: It is past its time, and its worker does not answer.
         squeezed: It ran out of memory, and was given a worker of its own.
+        spared: How often its worker was lost with its machine.
         pack: The lowest number among those of its last pack.
     """
 
@@ -37,6 +38,7 @@ class Live:
     deaths: int = 0
     overdue: bool = False
     squeezed: bool = False
+    spared: int = 0
     pack: int | None = None
 
     @property

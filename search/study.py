@@ -54,8 +54,7 @@ class Proposals:
         spec: The study, its metric resolved: smaller is better.
         input_shape: (features,) of a table or (channels, height, width) of images.
         label: The study's name in Optuna's tables.
-        trials: All of its trials so far, in order. Those still running train again from their seed: what they
-            reported is forgotten here, and reported again.
+        trials: All of its trials so far, in order. Those still running go on behind what they have reported.
 
     Raises:
         ValueError: `trials` are not numbered 0, 1, 2 and so on.
@@ -196,8 +195,7 @@ class Proposals:
         if running:
             state = OptunaState.RUNNING
             self._recorded[trial.number] = attrs
-        else:
-            self._pruner.restore(trial.number, trial.intermediate_values, complete=state is OptunaState.COMPLETE)
+        self._pruner.restore(trial.number, trial.intermediate_values, complete=state is OptunaState.COMPLETE)
         if state is OptunaState.COMPLETE and (value is None or not math.isfinite(value)):
             state = OptunaState.FAIL
         self._study.add_trial(
@@ -212,7 +210,7 @@ class Proposals:
                 distributions=trial.distributions,
                 user_attrs=trial.user_attrs,
                 system_attrs=attrs,
-                intermediate_values={} if running else trial.intermediate_values,
+                intermediate_values=trial.intermediate_values,
             )
         )
         self._tried.add(_point(trial))

@@ -9,8 +9,10 @@ from dataclasses import replace
 
 from search.checkpoint import BestNetwork, Checkpoint
 from search.clock import CLOCK, Clock
+from search.disk import writing_to
 from search.failures import FailureBudget
 from search.ledger import Ledger, Live
+from search.patience import Patience
 from search.study import Proposals
 from storage.records import Claim, EndedTrial, EpochRow, ProposedTrial, TrialRecord, TrialState
 from storage.store import Store
@@ -43,6 +45,7 @@ class Trials:
         known: Sequence[TrialRecord],
         known_epochs: Sequence[EpochRow],
         name_worker: Callable[[int], str],
+        patience: Patience,
         clock: Clock = CLOCK,
     ) -> None:
         self._claim = claim
@@ -51,6 +54,7 @@ class Trials:
         self._proposals = proposals
         self._checkpoint = checkpoint
         self._name_worker = name_worker
+        self._patience = patience
         self._clock = clock
         self.live: dict[int, Live] = {}
         self.ledger = Ledger(claim.study, known)
@@ -119,7 +123,7 @@ class Trials:
     # Their figures
 
     def book(self, result: SegmentResult) -> None:
-        """Takes the epochs of a segment in; what is known already, because a worker has trained it again, is dropped."""
+        """Takes a segment's epochs in; what is known already, because a worker has trained it again, is dropped."""
         live = self.live[result.trial]
         for epoch in result.epochs:
             if epoch.epoch > live.epochs:
@@ -163,7 +167,8 @@ class Trials:
             return
         best = self._checkpoint.best
         if best is None or (result.validation, trial) < (best.validation, best.trial):
-            self._checkpoint.keep(BestNetwork(trial=trial, validation=result.validation, weights=result.weights))
+            network = BestNetwork(trial=trial, validation=result.validation, weights=result.weights)
+            self._patience(lambda: writing_to("the checkpoints", lambda: self._checkpoint.keep(network)))
 
     def end(
         self, trial: int, state: TrialState, result: SegmentResult | None = None, reason: str | None = None
@@ -221,7 +226,9 @@ class Trials:
         """Ends a trial with the result of another one that has the same settings, instead of training them twice."""
         live, outcome = self.live[trial], self.ledger.outcomes[twin]
         unwritten = self.ledger.unwritten_epochs(twin)
-        written = self._store.epochs(self._claim.study.id, [twin]) if len(unwritten) < outcome.epochs else []
+        written: Sequence[EpochRow] = ()
+        if len(unwritten) < outcome.epochs:
+            written = self._patience(lambda: self._store.epochs(self._claim.study.id, [twin]))
         for row in (*written, *unwritten):
             if row.epoch > live.epochs:
                 live.curve.append(row.validation_metric)

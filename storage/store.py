@@ -100,8 +100,12 @@ class Store:
             lambda connection: queue.claim(connection, dispatcher, lease_seconds, study_id, again=next(tries) > 0)
         )
 
-    def renew(self, claim: Claim, lease_seconds: float) -> bool:
+    def renew(self, claim: Claim, lease_seconds: float, worked: float | None = None, notice: str | None = None) -> bool:
         """The heartbeat.
+
+        Args:
+            worked: Seconds of work on the study so far, earlier claims included; None leaves it as it is.
+            notice: Why it stands still; None while it does not.
 
         Returns:
             Whether a cancel was requested.
@@ -109,7 +113,7 @@ class Store:
         Raises:
             LeaseLostError: Another dispatcher has the study.
         """
-        return self._write(lambda connection: queue.renew(connection, claim, lease_seconds))
+        return self._write(lambda connection: queue.renew(connection, claim, lease_seconds, worked, notice))
 
     def request_cancel(self, study_id: int) -> StudyRecord:
         """Ends a study: at once where nobody works on it, soon where it runs."""

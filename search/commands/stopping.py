@@ -1,4 +1,4 @@
-"""Control-C and SIGTERM: the first one asks the work to stop, the second one ends the program at once."""
+"""Control-C, SIGTERM and a closed terminal: the first signal asks the work to stop, the second one ends at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 INTERRUPTED = 130
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOW_CURSOR = "\x1b[?25h"
 
 
