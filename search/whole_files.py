@@ -55,11 +55,12 @@ def open_files(address: str) -> Files:
         address: A folder's path, or an address with a protocol, such as ``s3://bucket/folder``.
 
     Raises:
-        BadInputError: Nothing is known of such a protocol, or its package is missing.
+        BadInputError: Nothing is known of such a protocol, its package is missing, or the address is a pattern.
     """
     if "://" not in address:
         return LocalFiles(Path(address))
     import fsspec  # where it is needed: most studies keep their files in a folder
+    from fsspec.core import has_magic
     from fsspec.implementations.local import LocalFileSystem
 
     try:
@@ -69,7 +70,14 @@ def open_files(address: str) -> Files:
             f"checkpoints need a folder or an address of fsspec's whose package is installed, not "
             f"{public_address(address)!r}: {hide(str(error), secrets_in(address))}"
         ) from None
-    return LocalFiles(Path(root)) if isinstance(system, LocalFileSystem) else RemoteFiles(system, root)
+    if isinstance(system, LocalFileSystem):
+        return LocalFiles(Path(root))
+    if has_magic(root):
+        # fsspec would remove all files that it stands for.
+        raise BadInputError(
+            f"checkpoints need an address without *, ? and [, which stand for many, not {public_address(address)!r}"
+        )
+    return RemoteFiles(system, root)
 
 
 class LocalFiles:

@@ -641,6 +641,16 @@ def test_an_address_that_can_not_be_used_says_what_is_missing(address: str, mess
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize("pattern", ["a*", "a?", "a[bc]"])
+def test_an_address_that_stands_for_many_is_refused(pattern: str, tmp_path: Path) -> None:
+    """Else fsspec would remove the files of other studies."""
+    with pytest.raises(BadInputError, match=r"without \*"):
+        CheckpointStore(f"memory://x/{pattern}")
+    store = CheckpointStore(str(tmp_path / pattern))
+    store.save(snapshot_of())
+    assert store.found() == {7: [4]}, "a folder's name may be so"
+
+
 def test_a_snapshot_keeps_its_trial_whatever_the_file_is_called(folder: Path) -> None:
     """So that a trainer can refuse one that was copied to another trial's place."""
     store = CheckpointStore(str(folder))
