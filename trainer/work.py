@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +110,23 @@ class SegmentResult:
     reason: str | None = None
     memory: int | None = None
     precision: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A trial's whole state at the end of an epoch: a trainer that takes it up goes on as if nothing had been between.
+
+    Attributes:
+        epoch: The last epoch that is done, counted from 1.
+        arrays: Weights, running figures of batch norms, the optimizer's state, the states of the random generators, and
+            the best network so far.
+        facts: JSON values: the rest of the state, and whose state it is.
+    """
+
+    trial: int
+    epoch: int
+    arrays: dict[str, npt.NDArray[np.generic]]
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

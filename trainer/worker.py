@@ -23,7 +23,8 @@ from trainer.pack import Pack
 from trainer.precision import Precision, PrecisionChoice
 from trainer.segments import OnEpoch, Segment, StopCheck, StoppedError, failure_reason, form_packs, train_pack
 from trainer.settings import Settings
-from trainer.work import Metric, Outcome, SegmentResult, TestResult, TrialWork
+from trainer.snapshot import restored, take
+from trainer.work import Metric, Outcome, SegmentResult, Snapshot, TestResult, TrialWork
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,35 @@ class Trainer:
         """Drop what is kept of a paused trial, if anything is."""
         self._paused.pop(trial, None)
 
+    def holds(self, work: TrialWork) -> bool:
+        """Whether the paused state of this very trial is here."""
+        member = self._paused.get(work.trial)
+        return member is not None and member.is_of(work)
+
+    def snapshot(self, trial: int) -> Snapshot | None:
+        """A copy of a paused trial's state, so that training can go on while it is written; None where it is not here.
+
+        On a GPU the copy waits for the device twice, whatever the number of layers.
+        """
+        member = self._paused.get(trial)
+        return None if member is None else take(member, trial)
+
+    def restore(self, work: TrialWork, snapshot: Snapshot) -> bool:
+        """Puts a snapshot among the paused trials, from where `train` goes on.
+
+        Returns:
+            False where it is not one of this very trial, is past the segment's end, or does not fit, as one from
+            another kind of device does not; then nothing has changed.
+        """
+        try:
+            member = restored(work, snapshot, self._data)
+        except Exception:
+            # Whatever the content is: the trial can be trained from its seed.
+            logger.debug("a snapshot of trial %d could not be restored", work.trial, exc_info=True)
+            return False
+        self._paused[work.trial] = member
+        return True
+
     def test(self, settings: Settings, weights: Weights, metric: Metric, test: Split) -> TestResult:
         """The network with these weights on a split that it has not seen.
 
@@ -168,15 +198,7 @@ class Trainer:
     def _resume(self, work: TrialWork) -> Member | None:
         """The paused state of this very trial; one of an earlier study with the same number is dropped."""
         member = self._paused.pop(work.trial, None)
-        if member is None:
-            return None
-        same = (member.settings, member.seed, member.metric, member.epochs) == (
-            work.settings,
-            work.seed,
-            work.metric,
-            work.epochs,
-        )
-        return member if same else None
+        return member if member is not None and member.is_of(work) else None
 
     def _begin(self, work: TrialWork, member: Member | None) -> Segment:
         try:

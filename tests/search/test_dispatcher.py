@@ -16,6 +16,7 @@ import pytest
 from neurosweep.errors import LeaseLostError
 from search import dispatcher as dispatcher_module
 from search.checkpoint import BestNetwork, Checkpoint
+from search.checkpoint_store import CheckpointStore
 from search.dispatcher import Dispatcher, Signals
 from search.progress import Progress
 from search.spec import StudySpec
@@ -64,7 +65,7 @@ class Study:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint(self.folder / "best.safetensors")
+        return Checkpoint(CheckpointStore(str(self.folder)))
 
     def claim(self) -> Claim:
         claim = self.store.claim("dispatcher", study_id=self.id)
