@@ -5,10 +5,10 @@ The session around it (Ray's workers and the publisher's process) stays from stu
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -28,6 +28,7 @@ from neurosweep.errors import (
 from neurosweep.failpoints import reach
 from search.background import in_background, wait_for
 from search.checkpoint import Checkpoint
+from search.checkpoint_store import CheckpointStore
 from search.disk import check_room
 from search.dispatcher import Dispatcher, Signals
 from search.failures import FailureBudget
@@ -39,6 +40,7 @@ from search.places import Places
 from search.progress import Progress
 from search.publishing import Publisher
 from search.spec import StudySpec
+from search.stop import Stop
 from search.study import Proposals
 from search.validation import read_data
 from storage import facts
@@ -59,9 +61,7 @@ REVIVE_SECONDS = 60.0
 OnProgress = Callable[[Progress], None]
 
 
-def run_study(
-    store: Store, study_id: int, places: Places, on_progress: OnProgress, stop: threading.Event
-) -> StudyRecord:
+def run_study(store: Store, study_id: int, places: Places, on_progress: OnProgress, stop: Stop) -> StudyRecord:
     """Works on one study in this process until it ends.
 
     Returns:
@@ -86,7 +86,7 @@ def run_study(
     return store.study(study_id)
 
 
-def serve(store: Store, places: Places, on_progress: OnProgress, stop: threading.Event) -> None:
+def serve(store: Store, places: Places, on_progress: OnProgress, stop: Stop) -> None:
     """Works on queued studies, the oldest first, until `stop` is set. A study that can't run does not end it, nor does
     a database that is away for a while."""
 
@@ -121,7 +121,7 @@ def serve(store: Store, places: Places, on_progress: OnProgress, stop: threading
 class Session:
     """What stays warm between studies. A context manager; leaving it ends the workers and the publisher."""
 
-    def __init__(self, places: Places, on_progress: OnProgress, stop: threading.Event) -> None:
+    def __init__(self, places: Places, on_progress: OnProgress, stop: Stop) -> None:
         self._places = places
         self._on_progress = on_progress
         self._stop = stop
@@ -152,7 +152,8 @@ class Session:
         from search.pool import Pool
 
         if self._pool is None:
-            self._pool = Pool.start(self._places.ray)
+            with self._stop.breaks():  # Ray takes seconds to start
+                self._pool = Pool.start(self._places.ray)
             self._pool.stopped = self._stop.is_set
             if self._places.ray is None:
                 # The default workers import torch while the data are still being read.
@@ -230,7 +231,8 @@ class Session:
         started_fact = facts.started(claim.study)
         patience(lambda: store.started(claim, dataset.split_hash, spec.to_mapping(), facts=(started_fact,)))
         proposals, known = self._known(store, claim, spec, dataset, patience)
-        checkpoint = Checkpoint(address)
+        checkpoints = CheckpointStore(address)
+        checkpoint = Checkpoint(checkpoints)
         dispatcher = Dispatcher(
             claim=claim,
             spec=spec,
@@ -280,7 +282,8 @@ class Session:
             lease.check()
             reach("before_finish")
             patience(lambda: store.finish(claim, state, result=result, facts=_ended(claim)))
-        checkpoint.clear()
+        with contextlib.suppress(OSError):  # what is left, `neurosweep doctor` finds
+            checkpoints.clear()
         self._on_progress(dispatcher.progress(state.value))
 
     def _known(

@@ -11,9 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +26,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_worker_niceness", "5")
 
 import ray
+import ray._private.utils
 import ray.exceptions
 
 from neurosweep.errors import InterruptedStudyError, NeurosweepError, UnreachableError
@@ -499,13 +498,16 @@ def _check_listens(address: str) -> None:
 
 @contextlib.contextmanager
 def _own_signal_handlers() -> Iterator[None]:
-    """Ray takes SIGTERM for itself while it starts, and would end this process with it; that is ours to answer."""
-    before = signal.getsignal(signal.SIGTERM)
+    """Ray takes SIGTERM for itself while it starts, and would end this process with it; that is ours to answer.
+
+    Its `init` has no option for this: the function with which it does so is put aside.
+    """
+    theirs = ray._private.utils.set_sigterm_handler
+    ray._private.utils.set_sigterm_handler = lambda handler: None
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+        ray._private.utils.set_sigterm_handler = theirs
 
 
 def _death(exc: BaseException) -> tuple[str, bool]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neurosweep.errors import NeurosweepError
+from search.checkpoint_store import CheckpointStore
 from trainer.data.dataset import Preprocessing, Split, Task
 from trainer.settings import Settings
 from trainer.work import EpochResult, Metric, SegmentResult, TestResult, TrialWork
@@ -62,7 +63,7 @@ class PoolWorker:
         self._trainer: trainer.worker.Trainer | None = None
         self._why_no_trainer = "it was given none"
         self._threads = threads
-        self._checkpoints: Any = None
+        self._checkpoints: CheckpointStore | None = None
         # Writing waits for the disk, not for the processor: training goes on meanwhile.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._writing: list[Future[None]] = []
@@ -82,11 +83,7 @@ class PoolWorker:
         """
         self._loaded_as = number
         self._trainer = None
-        self._checkpoints = None
-        if checkpoints is not None:
-            from search.checkpoint_store import CheckpointStore
-
-            self._checkpoints = CheckpointStore(checkpoints)
+        self._checkpoints = CheckpointStore(checkpoints) if checkpoints is not None else None
         try:
             self._trainer = self._trainer_class(
                 train=data.train,
@@ -124,9 +121,10 @@ class PoolWorker:
             return
         if not trainer.holds(work):
             self._finish_writing()
-            snapshot = store.load(work.trial, work.known_epochs)
-            if snapshot is not None:
-                trainer.restore(work, snapshot)
+            with contextlib.suppress(OSError):  # then it begins at its seed
+                snapshot = store.load(work.trial, work.known_epochs)
+                if snapshot is not None:
+                    trainer.restore(work, snapshot)
             return
         snapshot = trainer.snapshot(work.trial)
         if snapshot is not None:
