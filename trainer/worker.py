@@ -34,7 +34,7 @@ from trainer.segments import (
     out_of_memory,
     train_pack,
 )
-from trainer.settings import Settings
+from trainer.settings import Family, Settings
 from trainer.work import Metric, Outcome, SegmentResult, TestResult, TrialWork
 
 logger = logging.getLogger(__name__)
@@ -163,6 +163,9 @@ class Trainer:
         """
         peak, held = Peak(self._data.device), sum(segment.held_memory for segment in pack)
         try:
+            for split in (self._data.train, self._data.validation):
+                split.prepare(flat=pack[0].work.settings.family is Family.MLP)
+            peak = Peak(self._data.device)  # the dataset is no trial's
             train_pack(pack, self._data, check_stop, on_epoch)
             self._share_out(held + peak.bytes(), pack)
             return

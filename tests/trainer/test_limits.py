@@ -16,6 +16,7 @@ import pytest
 
 from neurosweep import failpoints
 from tests.trainer.trainer_cases import (
+    blobs,
     digits,
     digits_trainer,
     settings_of,
@@ -100,6 +101,14 @@ def test_memory_is_shared_out_by_what_is_predicted() -> None:
         assert result.memory is not None
         assert result.memory == pytest.approx(training_memory(large, (5,), 3, 130), rel=0.5)
     assert all(0 < (result.memory or 0) < 1e6 for result in results[1:])
+
+
+def test_the_dataset_is_no_trials_memory() -> None:
+    """Though the first batch makes of it what networks take."""
+    rows = blobs(20_000, features=500)
+    trainer = table_trainer(rows, blobs(60, features=500))
+    result = train(trainer, work_of(settings_of(batch_size=1000), epochs=1, until=1))
+    assert (result.memory or 0) < rows.inputs.nbytes / 4
 
 
 def test_nothing_is_known_of_the_memory_of_a_trial_that_was_not_trained() -> None:
