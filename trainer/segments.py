@@ -283,10 +283,15 @@ def _shares(segments: Sequence[Segment]) -> list[float]:
     return [count / sum(weights) for count in weights]
 
 
-def out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in str(error) for words in NO_MEMORY_WORDS
-    )
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether it is that, or came of it: a CUDA graph that could not be captured says no more than that."""
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            return True
+        if any(words in str(error) for words in NO_MEMORY_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def failure_reason(error: Exception) -> str:
