@@ -29,14 +29,14 @@ class Outcome(StrEnum):
     """The segment's epochs are done, the trial's are not: its state waits in the worker."""
     FINISHED = "finished"
     """All of the trial's epochs are done."""
-    OUT_OF_MEMORY = "out_of_memory"
-    """The trial did not fit, even by itself: `SegmentResult.reason` says how much it needed."""
-    TOO_LONG = "too_long"
-    """Its time was up."""
     STOPPED = "stopped"
     """The worker was told to stop before the segment's end; the state is gone."""
     FAILED = "failed"
     """The loss was not finite, or the network could not be built or trained; `SegmentResult.reason` says which."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """The trial did not fit, even alone in this worker; `SegmentResult.reason` says how much it takes."""
+    TOO_LONG = "too_long"
+    """The time that the trial had left was up before the segment's end; the state is gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,9 @@ class TrialWork:
         epochs: The most epochs that the trial may get; the learning-rate schedule spans them.
         until: Train up to and including this epoch (from 1), from wherever the trial stands.
         known_epochs: Epochs whose figures the caller has: a state that was saved after more of them is of no use.
-        seconds: Training time that the trial has left; in a pack, a trial's time is its share.
         keep_up_to: Hand the best epoch's weights back when the trial finishes with a validation metric at or under
             this.
+        seconds: Training time that the trial has left, counted as `SegmentResult.seconds` is.
     """
 
     trial: int
@@ -91,11 +91,12 @@ class SegmentResult:
         train: The metric of the best epoch's network on the whole train split, dropout off; None until finished.
         validation: The metric of the best epoch's network on the validation split; None where there is none.
         weight_count: Trainable numbers in the network.
-        seconds: Time that this segment took in the worker.
+        seconds: Time that this segment took in the worker; of a pack's time a trial has its share, by its weights.
         weights: The best epoch's weights by name, where they were asked for.
         reason: Why the trial failed, in one line.
-        memory: The most bytes that the worker held for it while it trained; None where that is not known.
         precision: ``float32`` or ``bfloat16``: what the products were computed in.
+        memory: The most bytes that training took of the worker's memory (the GPU's, where it has one); of a pack's a
+            trial has its share, by what is predicted for each. None where nothing was trained, or nothing is known.
     """
 
     trial: int
@@ -108,8 +109,8 @@ class SegmentResult:
     seconds: float
     weights: dict[str, npt.NDArray[np.generic]] | None = None
     reason: str | None = None
-    memory: int | None = None
     precision: str = "float32"
+    memory: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
