@@ -135,7 +135,8 @@ def _refuse_newer(content: bytes) -> None:
         return
     if version.format > FORMAT or version.schema_version > HEAD:
         raise BadInputError(
-            f"It is of a newer neurosweep ({version.neurosweep[:40]}) than this one ({__version__}): upgrade the program."
+            f"It is of a newer neurosweep ({version.neurosweep[:40]}) than this one ({__version__}): upgrade the "
+            "program."
         )
 
 

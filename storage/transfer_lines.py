@@ -89,7 +89,7 @@ class _Line(BaseModel):
         strict=True,
         allow_inf_nan=False,
         frozen=True,
-        regex_engine="python-re",
+        regex_engine="python-re",  # pydantic's own knows no "not followed by"
         hide_input_in_errors=True,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,8 +43,8 @@ class _Written:
 def export_study(study: str, file: Path | None, force: bool, as_json: bool) -> None:
     """Write one STUDY with all that belongs to it to a file.
 
-    Trials, epochs, Optuna's part, checkpoints, plots and the champion, but not the data. A study that is being worked on
-    is written as it stands at this moment.
+    Trials, epochs, Optuna's part, checkpoints, plots and the champion, but not the data. A study that is being worked
+    on is written as it stands at this moment.
 
     \b
     Example:
@@ -102,10 +103,8 @@ def import_study(file: Path, as_json: bool) -> None:
         return
     say(f"{record.label} is here, {record.state}: {_counted(trials, files)}.")
     if parcel.head.study.state is StudyState.RUNNING:
-        tell(
-            f"it was being worked on when it was exported: see to it that only one goes on\n{resume_hint(store, record)}"
-        )
-    elif record.state is StudyState.STOPPED:
+        tell("it was being worked on when it was exported: see to it that only one of the two goes on")
+    if record.state is StudyState.STOPPED:
         tell(resume_hint(store, record))
 
 
@@ -115,8 +114,7 @@ def _counted(trials: int, files: int) -> str:
 
 def _export(store: Store, study: StudyRecord, home: Path, target: Path) -> _Written:
     for _ in range(_TRIES):
-        before = study
-        written = store.export(study.id, lambda snapshot: _write(snapshot, before, home, target))
+        written = store.export(study.id, partial(_write, before=study, home=home, target=target))
         if written is not None:
             return written
         study = store.study(study.id)  # its state has changed: so may have its files
