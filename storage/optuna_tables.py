@@ -391,7 +391,7 @@ def check_param(param: ParamLine) -> None:
     """
     try:
         held = _distribution(param.distribution)._contains(param.value)
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
         raise ValueError("a parameter's distribution is none of Optuna's") from None
     if not held:
         raise ValueError("a parameter's value is not of its distribution")

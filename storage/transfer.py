@@ -93,9 +93,11 @@ class Snapshot:
     def _lines(
         self, table: sa.Table, line: type[TrialLine] | type[EpochLine], *order: sa.Column[Any]
     ) -> Iterator[bytes]:
-        query = sa.select(*(table.c[name] for name in line.model_fields)).where(table.c.study_id == self._id)
+        # SQLAlchemy's own names are of a kind of string that makes JSON ten times as slow.
+        names = tuple(line.model_fields)
+        query = sa.select(*(table.c[name] for name in names)).where(table.c.study_id == self._id)
         rows = self._connection.execute(query.order_by(*order), execution_options={"yield_per": AT_ONCE})
-        return (_line(dict(row._mapping)) for row in rows)
+        return (_line(dict(zip(names, row, strict=True))) for row in rows)
 
 
 def _line(values: dict[str, Any]) -> bytes:

@@ -224,11 +224,11 @@ class EpochLine(_Line):
 
 
 class ParamLine(_Line):
-    """`value` is in Optuna's internal representation, `distribution` its JSON."""
+    """`value` is in Optuna's internal representation, `distribution` its JSON, which Optuna's own reader checks."""
 
     name: Annotated[str, Field(max_length=512), AfterValidator(_storable_text)]
     value: float
-    distribution: Annotated[str, Field(max_length=100_000), AfterValidator(_kept_json)]
+    distribution: Annotated[str, Field(max_length=100_000), AfterValidator(_storable_text)]
 
 
 class OptunaTrialLine(_Line):
