@@ -292,6 +292,8 @@ class Archive:
             yield
         except _DAMAGE:
             raise self._bad(f"{name} is damaged") from None
+        except OSError as exc:  # also of a place before the file's first byte, which a damaged list of members can name
+            raise self._bad(f"{name} can't be read: {exc.strerror}") from None
 
     def _bad(self, reason: str) -> BadInputError:
         return BadInputError(f"This is not a whole file of `neurosweep export`: {reason}.", str(self._path))

@@ -158,7 +158,9 @@ def _checked(archive: Archive) -> Parcel:
     try:
         spec = StudySpec.from_mapping(head.study.spec)
     except BadInputError as error:
-        raise BadInputError(f"Its study file breaks a rule of this neurosweep: {error}") from None
+        raise BadInputError(
+            f"Its study file breaks a rule of this neurosweep: {' '.join(str(error).split())}"
+        ) from None
     if spec.name != head.study.name:
         raise BadInputError(f"Its study file names {spec.name!r}, its row {head.study.name!r}.")
     return Parcel(
