@@ -106,7 +106,7 @@ class _Best(BaseModel):
     test: float
     test_interval: tuple[float, float]
     epochs: Count
-    best_epoch: Count
+    best_epoch: Count | None = None
     weights: Large
     model: Text | None
 
@@ -128,7 +128,7 @@ class _Result(BaseModel):
     metric: Text
     trials: dict[str, Count]
     best: _Best
-    splits: dict[str, Count]
+    splits: dict[str, Count] = {}
     seconds: Seconds
     chance: float | None = None
     worth: list[Text] = []

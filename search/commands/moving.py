@@ -49,7 +49,7 @@ def export_study(study: str, file: Path | None, force: bool, as_json: bool) -> N
     \b
     Example:
       neurosweep export digits
-      neurosweep export digits@2 -o digits-2.zip
+      neurosweep export digits@2 -o digits.zip
     """
     where = places()
     store = open_store(where)
@@ -82,7 +82,8 @@ def import_study(file: Path, as_json: bool) -> None:
 
     \b
     Example:
-      neurosweep import digits-3f2a9c0b1d4e.neurosweep.zip --database postgresql://neurosweep@db/neurosweep
+      neurosweep import digits.zip
+      neurosweep import digits.zip --database postgresql://me@db/studies
     """
     from search.archive import Archive
 
@@ -158,9 +159,8 @@ def _checked(archive: Archive) -> Parcel:
     try:
         spec = StudySpec.from_mapping(head.study.spec)
     except BadInputError as error:
-        raise BadInputError(
-            f"Its study file breaks a rule of this neurosweep: {' '.join(str(error).split())}"
-        ) from None
+        reason = " ".join(str(error).split())
+        raise BadInputError(f"Its study file breaks a rule of this neurosweep: {reason}") from None
     if spec.name != head.study.name:
         raise BadInputError(f"Its study file names {spec.name!r}, its row {head.study.name!r}.")
     return Parcel(

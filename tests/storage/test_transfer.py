@@ -8,19 +8,23 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, timedelta
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 import sqlalchemy as sa
+from mlflow import MlflowClient
 
 from neurosweep.errors import BadInputError
 from storage.database import open_engine
+from storage.publisher import Publisher
 from storage.records import Batch, Claim, FactKind, StudyRecord, StudyState, TrialState
 from storage.schema import epoch, outbox, study, trial
 from storage.store import Store
 from storage.transfer import LEFT_BEHIND, Parcel, Snapshot, read_head, take_in
 from storage.transfer_lines import EpochLine, StudyLine, TrialLine
+from tests import small_study
 from tests.storage.samples import WHEN, ended, new_study, proposed
 from tests.storage.samples import epoch as epoch_row
 
@@ -154,7 +158,7 @@ def read_by_optuna(url: str, label: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("way", [("sqlite_url", "postgres_url"), ("postgres_url", "sqlite_url")])
 def test_a_study_is_the_same_there_and_back(
-    way: tuple[str, str], request: pytest.FixtureRequest, opened: Callable[[str], Store], tmp_path: Any
+    way: tuple[str, str], request: pytest.FixtureRequest, opened: Callable[[str], Store], tmp_path: Path
 ) -> None:
     here, there = (request.getfixturevalue(name) for name in way)
     back = f"sqlite:///{tmp_path}/back.db" if "sqlite" in here else request.getfixturevalue("postgres").fresh_database()
@@ -184,7 +188,7 @@ def test_every_column_travels_or_is_left_behind_on_purpose() -> None:
 
 
 def test_a_study_gets_the_next_number_of_its_name(
-    database_url: str, opened: Callable[[str], Store], tmp_path: Any
+    database_url: str, opened: Callable[[str], Store], tmp_path: Path
 ) -> None:
     source, store = opened(f"sqlite:///{tmp_path}/source.db"), opened(database_url)
     claim = claimed(source)
@@ -205,7 +209,7 @@ def test_a_study_gets_the_next_number_of_its_name(
 
 @pytest.mark.parametrize("state", list(StudyState))
 def test_a_study_comes_in_as_it_was_but_nobody_works_on_it(
-    state: StudyState, database_url: str, opened: Callable[[str], Store], tmp_path: Any
+    state: StudyState, database_url: str, opened: Callable[[str], Store], tmp_path: Path
 ) -> None:
     source, store = opened(f"sqlite:///{tmp_path}/source.db"), opened(database_url)
     if state is StudyState.QUEUED:
@@ -241,6 +245,45 @@ def told(url: str) -> list[tuple[str, FactKind, int | None]]:
     return [(row.key, FactKind(row.kind), row.trial) for row in found]
 
 
+def test_an_mlflow_that_knows_the_study_is_told_nothing_twice(
+    store: Store, fresh_tracking: str, network: Path, home: Path, opened: Callable[[str], Store], tmp_path: Path
+) -> None:
+    study_there = small_study.whole_study(store)
+    small_study.write_champion(home / "studies" / study_there.uid / "champion", network)
+    elsewhere = opened(f"sqlite:///{tmp_path}/elsewhere.db")
+    elsewhere.submit(new_study("small"))
+    assert Publisher(store, fresh_tracking, home).publish_due().reason is None
+    client, before = MlflowClient(fresh_tracking), in_mlflow(fresh_tracking)
+
+    record = unpacked(packed(store, study_there.id), elsewhere)
+    assert elsewhere.pending_facts() == 6
+    assert Publisher(elsewhere, fresh_tracking, home).publish_due().reason is None
+
+    assert (record.label, elsewhere.pending_facts()) == ("small@2", 0)
+    assert in_mlflow(fresh_tracking) == before
+    assert len(before) == 5 and all(points for _, points in before.values())
+    assert len(client.search_model_versions("name = 'small'")) == 1
+
+
+def in_mlflow(tracking: str) -> dict[str, Any]:
+    """The history of each metric of each run."""
+    client = MlflowClient(tracking)
+    experiment = client.get_experiment_by_name("small")
+    return {
+        run.data.tags["neurosweep.key"]: (
+            run.info.run_id,
+            {
+                metric: [
+                    (point.step, point.value, point.timestamp)
+                    for point in client.get_metric_history(run.info.run_id, metric)
+                ]
+                for metric in run.data.metrics
+            },
+        )
+        for run in client.search_runs([experiment.experiment_id])
+    }
+
+
 def test_what_another_process_writes_meanwhile_is_not_in_the_file(
     database_url: str, opened: Callable[[str], Store]
 ) -> None:
@@ -274,7 +317,7 @@ def test_a_study_is_taken_in_once(database_url: str, opened: Callable[[str], Sto
 
 
 def test_of_two_that_take_in_the_same_study_at_once_one_does(
-    database_url: str, opened: Callable[[str], Store], tmp_path: Any
+    database_url: str, opened: Callable[[str], Store], tmp_path: Path
 ) -> None:
     source = opened(f"sqlite:///{tmp_path}/source.db")
     lines = packed(source, claimed(source).study.id)
@@ -297,7 +340,7 @@ def test_of_two_that_take_in_the_same_study_at_once_one_does(
 
 
 def test_an_import_whose_commit_had_no_answer_finds_its_own_study(
-    database_url: str, opened: Callable[[str], Store], tmp_path: Any
+    database_url: str, opened: Callable[[str], Store], tmp_path: Path
 ) -> None:
     source, store = opened(f"sqlite:///{tmp_path}/source.db"), opened(database_url)
     lines = packed(source, claimed(source).study.id)
@@ -310,7 +353,7 @@ def test_an_import_whose_commit_had_no_answer_finds_its_own_study(
 
 
 def test_what_fails_at_the_last_moment_leaves_nothing(
-    database_url: str, opened: Callable[[str], Store], tmp_path: Any
+    database_url: str, opened: Callable[[str], Store], tmp_path: Path
 ) -> None:
     source, store = opened(f"sqlite:///{tmp_path}/source.db"), opened(database_url)
     lines = packed(source, claimed(source).study.id)
@@ -393,7 +436,7 @@ HOSTILE: dict[str, tuple[str, int, Change]] = {
 
 @pytest.mark.parametrize("what", HOSTILE)
 def test_a_line_that_no_export_writes_is_refused_and_nothing_stays(
-    what: str, opened: Callable[[str], Store], tmp_path: Any
+    what: str, opened: Callable[[str], Store], tmp_path: Path
 ) -> None:
     source, url = opened(f"sqlite:///{tmp_path}/source.db"), f"sqlite:///{tmp_path}/target.db"
     store = opened(url)
@@ -415,7 +458,7 @@ def test_a_line_that_no_export_writes_is_refused_and_nothing_stays(
     "text",
     [b"", b"{", b"null", b"\xff\xfe", b'{"number": NaN}', b"[" * 100_000, b'{"number": ' + b"9" * 5000 + b"}"],
 )
-def test_a_line_that_is_no_json_is_refused(text: bytes, opened: Callable[[str], Store], tmp_path: Any) -> None:
+def test_a_line_that_is_no_json_is_refused(text: bytes, opened: Callable[[str], Store], tmp_path: Path) -> None:
     source, store = opened(f"sqlite:///{tmp_path}/source.db"), opened(f"sqlite:///{tmp_path}/target.db")
     lines = packed(source, claimed(source).study.id)
     for table in lines:
@@ -424,7 +467,7 @@ def test_a_line_that_is_no_json_is_refused(text: bytes, opened: Callable[[str], 
     assert store.list_studies() == []
 
 
-def test_trials_that_optuna_lacks_are_refused(opened: Callable[[str], Store], tmp_path: Any) -> None:
+def test_trials_that_optuna_lacks_are_refused(opened: Callable[[str], Store], tmp_path: Path) -> None:
     source, store = opened(f"sqlite:///{tmp_path}/source.db"), opened(f"sqlite:///{tmp_path}/target.db")
     lines = packed(source, claimed(source).study.id)
     for table in ("trials", "optuna"):
@@ -433,7 +476,7 @@ def test_trials_that_optuna_lacks_are_refused(opened: Callable[[str], Store], tm
     assert store.list_studies() == []
 
 
-def test_a_file_of_a_newer_program_says_so(opened: Callable[[str], Store], tmp_path: Any) -> None:
+def test_a_file_of_a_newer_program_says_so(opened: Callable[[str], Store], tmp_path: Path) -> None:
     source = opened(f"sqlite:///{tmp_path}/source.db")
     head = json.loads(packed(source, claimed(source).study.id)["study"][0])
     for newer in ({"format": 2}, {"schema_version": "9999"}, {"format": 2, "something": "else"}):
