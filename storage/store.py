@@ -28,6 +28,7 @@ from storage.records import (
 
 if TYPE_CHECKING:
     from storage.optuna_tables import FrozenTrial, OptunaStudy
+    from storage.transfer import Parcel, Snapshot
 
 Answer = TypeVar("Answer")
 
@@ -234,6 +235,38 @@ class Store:
         """The study's parent run, once it is published."""
         return self._read(lambda connection: outbox.run_of(connection, study_id))
 
+    # One study, out of this database and into another
+
+    def export(self, study_id: int, write: Callable[[Snapshot], Answer]) -> Answer:
+        """Hands one study as it stands at one moment to `write`, once more from the start after a lost connection.
+
+        The moment is that of the first look into the snapshot.
+        """
+        from storage.transfer import Snapshot
+
+        return self._read(lambda connection: write(Snapshot(connection, study_id)), repeatable=True)
+
+    def by_uid(self, uid: str) -> StudyRecord | None:
+        """The study of this name among all databases, where it is in this one."""
+        from storage.transfer import by_uid
+
+        return self._read(lambda connection: by_uid(connection, uid))
+
+    def take_in(self, parcel: Parcel, place: Callable[[], None]) -> StudyRecord:
+        """Writes an exported study, or nothing of it.
+
+        Args:
+            place: Puts its files where they belong, as the last thing before the commit; may be called again.
+
+        Raises:
+            BadInputError: The database has it already, or a line of it is not what it must be.
+        """
+        from storage.transfer import take_in
+
+        self._make_optuna_tables()
+        tries = itertools.count()
+        return self._write(lambda connection: take_in(connection, parcel, place, again=next(tries) > 0))
+
     # How
 
     def _write(self, work: Callable[[sa.Connection], Answer], failed: Callable[[], None] = lambda: None) -> Answer:
@@ -249,10 +282,14 @@ class Store:
         with translated(self._engine):
             return transaction()
 
-    def _read(self, work: Callable[[sa.Connection], Answer]) -> Answer:
+    def _read(self, work: Callable[[sa.Connection], Answer], repeatable: bool = False) -> Answer:
+        options: dict[str, Any] = {"writes": False}
+        if repeatable and self._engine.dialect.name == "postgresql":
+            options["isolation_level"] = "REPEATABLE READ"  # SQLite's transactions are so always
+
         @transaction_retry
         def transaction() -> Answer:
-            with self._engine.connect().execution_options(writes=False) as connection:
+            with self._engine.connect().execution_options(**options) as connection:
                 return work(connection)
 
         with translated(self._engine):
