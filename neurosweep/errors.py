@@ -64,6 +64,12 @@ class UnreachableError(NeurosweepError):
     exit_status = 3
 
 
+class DiskFullError(NeurosweepError):
+    """There is no room left where something has to be written."""
+
+    kind = "disk_full"
+
+
 class NoSuchStudyError(NeurosweepError):
     """No study has this name."""
 

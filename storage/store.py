@@ -190,7 +190,7 @@ class Store:
 
         self._make_optuna_tables()
         with translated(self._engine):
-            return load_trials(self._url(), study_id, self.study(study_id).label)
+            return transaction_retry(load_trials)(self._url(), study_id, self.study(study_id).label)
 
     # The outbox, for the publisher
 
@@ -271,7 +271,7 @@ class Store:
         from storage.optuna_tables import create_tables
 
         with translated(self._engine):
-            create_tables(self._url())
+            transaction_retry(create_tables)(self._url())
         self._optuna_has_tables = True
 
     def _url(self) -> str:
