@@ -47,7 +47,7 @@ from storage import facts
 from storage.records import Claim, Fact, StudyRecord, StudyState, TrialRecord, TrialState
 from storage.store import Store
 from trainer.data.dataset import Dataset
-from trainer.work import Metric
+from trainer.work import OUT_OF_MEMORY, Metric
 
 if TYPE_CHECKING:
     from search.pool import Pool
@@ -292,7 +292,16 @@ class Session:
         """The study's trials so far, for its sampler and as records."""
         known = patience(lambda: store.trials(claim.study.id))
         theirs = patience(lambda: store.optuna_trials(claim.study.id))
-        return Proposals(spec, dataset.input_shape, claim.study.label, theirs), known
+        proposals = Proposals(
+            spec,
+            dataset.input_shape,
+            claim.study.label,
+            theirs,
+            outputs=dataset.outputs,
+            rows=len(dataset.train),
+            too_large=[trial.number for trial in known if (trial.error or "").startswith(OUT_OF_MEMORY)],
+        )
+        return proposals, known
 
     def _show(self, progress: Progress, lease: Lease) -> None:
         lease.notice = progress.stage if progress.stage.startswith("waiting") else None

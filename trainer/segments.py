@@ -17,7 +17,7 @@ from trainer.member import Member
 from trainer.memory import kept_copies
 from trainer.networks import Weights, to_arrays
 from trainer.pack import Pack, likeness
-from trainer.work import EpochResult, Outcome, SegmentResult, TrialWork
+from trainer.work import OUT_OF_MEMORY, EpochResult, Outcome, SegmentResult, TrialWork
 
 MOST_MEMBERS = 4
 """Networks that take their steps together on a CPU.
@@ -300,5 +300,5 @@ def failure_reason(error: Exception) -> str:
         return error.message
     lines = str(error).strip().splitlines() or [""]
     if out_of_memory(error):
-        return f"out of memory; a smaller network or batch may fit ({lines[0][:200]})"
+        return f"{OUT_OF_MEMORY}; a smaller network or batch may fit ({lines[0][:200]})"
     return f"{type(error).__name__}: {lines[0][:200]}"

@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 from trainer.settings import Settings
 
+OUT_OF_MEMORY = "out of memory"
+"""How the reason of a trial begins that did not fit."""
+
 
 class Metric(StrEnum):
     """What trials are compared by; smaller is better for each."""
