@@ -30,6 +30,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from neurosweep.errors import BadInputError, NeurosweepError, UnreachableError
+from neurosweep.failpoints import reach
 from storage.facts import champion_key, study_key, trial_key
 from storage.projection import KEY, STUDY_UID, RunContent, study_content, trial_content
 from storage.publisher_loop import UNANSWERED, Orders, log_to, reason_of, work
@@ -250,6 +251,7 @@ class StudyInMlflow:
         tags = content.tags if run_id else {}  # a new run is made with them
         if run_id is None:
             made = self._client.create_run(self.experiment_id, content.started, content.tags, content.name)
+            reach("after_create_run")
             run_id = str(made.info.run_id)
             self._runs[key] = run_id
         elif run_id in self._deleted:
@@ -261,6 +263,7 @@ class StudyInMlflow:
         while metrics or params or labels:
             room = MAX_METRICS - min(len(params), MAX_PARAMS) - min(len(labels), MAX_PARAMS)
             self._client.log_batch(run_id, metrics[:room], params[:MAX_PARAMS], labels[:MAX_PARAMS], synchronous=True)
+            reach("after_log_batch")
             metrics, params, labels = metrics[room:], params[MAX_PARAMS:], labels[MAX_PARAMS:]
         if terminate and content.ended is not None:
             self._client.set_terminated(run_id, content.status, content.ended)
@@ -283,6 +286,7 @@ class StudyInMlflow:
             except mlflow.MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
+            reach("registering_model")
             self._client.create_model_version(
                 name,
                 f"models:/{model_id}",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import sqlalchemy as sa
 
+from neurosweep.failpoints import reach
 from storage import facts, outbox, queue, results
 from storage.database import migrate, open_engine, transaction_retry, translated
 from storage.records import (
@@ -154,6 +155,7 @@ class Store:
         def write(connection: sa.Connection) -> None:
             queue.fence(connection, claim)
             results.write(connection, claim.study.id, batch)
+            reach("in_transaction")
             optuna = self._optuna_study(connection, claim)
             optuna.propose(connection, batch.proposed)
             optuna.report(connection, batch.epochs)

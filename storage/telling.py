@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from neurosweep.errors import DiskFullError, LeaseLostError, NeurosweepError, UnreachableError
+from neurosweep.failpoints import reach
 from storage.projection import OVER
 from storage.publisher_loop import Turn
 from storage.records import EpochRow, Fact, FactKind, MlflowRun, OutboxClaim, StudyRecord, TrialRecord
@@ -211,6 +212,7 @@ class Teller:
         """Tell the database what was published, and empty the list; returns how many there were."""
         count = len(done)
         if done:
+            reach("before_acknowledge")
             self._store.published(claim, done)
             self._failures = 0
             done.clear()
