@@ -1,20 +1,17 @@
-"""The worker pool: the one door to Ray. Everyone else sees submit, collect and halt.
+"""The worker pool: with `search.ray_session` the door to Ray. Everyone else sees submit, collect and halt.
 
 A worker is a long-lived actor. It imports torch once, holds the dataset once, and stays warm from trial to trial and
 from study to study. One that dies, or is ended because it does not answer, is replaced; where its machine is gone, it
-comes back when there is room again; and where all of Ray is gone, so does Ray. Ray's own restarts take no part in it:
+comes back when there is room again; and where all of Ray is gone, it is started again. Ray's own restarts take no part in it:
 they would not bring back what the worker held.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import socket
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,21 +23,16 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_worker_niceness", "5")
 
 import ray
-import ray._private.utils
 import ray.exceptions
 
 from neurosweep.errors import InterruptedStudyError, NeurosweepError, UnreachableError
 from search.placement import Node, WorkerShape, places
 from search.pool_worker import PoolWorker, Sign, TrainingData
 from search.progress import WorkerActivity
+from search.ray_session import RaySession, first_line
 from trainer.data.dataset import Dataset
 from trainer.settings import Settings
 from trainer.work import Metric, SegmentResult, TestResult, TrialWork
-
-OBJECT_STORE_BYTES = 512 * 1024**2
-"""Least size of our own Ray's object store; it holds the datasets and nothing else."""
-
-CONNECT_SECONDS = 5.0
 
 VITAL_SECONDS = 2.0
 """How often the pool looks whether Ray still lives: a process that goes on for a minute without Ray's head is ended by
@@ -102,8 +94,7 @@ class Pool:
     """
 
     def __init__(self, address: str | None = None) -> None:
-        self._address = address
-        self._vital: list[str] = []
+        self._ray = RaySession(address)
         self._shape: WorkerShape | None = None
         self._members: list[_Member] = []
         self._dataset: Dataset | None = None
@@ -124,43 +115,13 @@ class Pool:
             UnreachableError: There is no such cluster, or it wants another token.
         """
         pool = cls(address)
-        pool._connect()
+        pool._ray.connect()
         return pool
-
-    def _connect(self) -> None:
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        address = self._address
-        if address is not None:
-            _check_listens(address)
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        with warnings.catch_warnings(), _own_signal_handlers():
-            warnings.simplefilter("ignore")
-            try:
-                if address is None:
-                    ray.init(
-                        address="local",
-                        num_cpus=os.cpu_count(),
-                        include_dashboard=False,
-                        object_store_memory=OBJECT_STORE_BYTES,
-                        **quiet,
-                    )
-                else:
-                    ray.init(address=address, **quiet)
-            except (ConnectionError, OSError, RuntimeError, ValueError) as exc:
-                if address is None:
-                    raise UnreachableError(f"Ray could not be started on this machine: {_first_line(exc)}") from exc
-                raise UnreachableError(
-                    f"No Ray cluster answers at {address}, or it wants another token (RAY_AUTH_TOKEN): "
-                    f"{_first_line(exc)}",
-                    "--ray",
-                ) from exc
-        self._vital = _vital_addresses()
 
     @property
     def nodes(self) -> list[Node]:
         """The machines that Ray has at this moment: they come and go."""
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return [Node(cpus=has.get("CPU", 0.0), gpus=has.get("GPU", 0.0)) for has in alive]
+        return self._ray.nodes()
 
     def open(self, shape: WorkerShape) -> None:
         """Brings the workers up without waiting for them; those of the same shape are kept as they are."""
@@ -326,10 +287,10 @@ class Pool:
 
     def close(self) -> None:
         """Ends the workers, and our own Ray with them."""
-        if self._lives():  # else Ray waits for its head, to tell it
+        if self._ray.lives():  # else Ray waits for its head, to tell it
             self._kill(self._members)
         self._members = []
-        ray.shutdown()
+        self._ray.close()
 
     # How
 
@@ -348,7 +309,7 @@ class Pool:
                     self._revive_all()
                     call = question(self._any_actor())
                 except ray.exceptions.RayError as exc:
-                    raise NeurosweepError(f"A worker failed: {_first_line(exc)}") from exc
+                    raise NeurosweepError(f"A worker failed: {first_line(exc)}") from exc
             raise AssertionError("the last attempt returns or raises")
 
         return answer
@@ -417,7 +378,7 @@ class Pool:
         if now - self._looked_at_ray < VITAL_SECONDS:
             return False
         self._looked_at_ray = now
-        if not self._lives():
+        if not self._ray.lives():
             self._start_again()
             return True
         if now - self._looked_for_room >= PLACE_SECONDS:
@@ -429,25 +390,15 @@ class Pool:
             self._fit(nodes)
         return False
 
-    def _lives(self) -> bool:
-        """Whether Ray's head listens, and so does this machine's part of it."""
-        for address in self._vital:
-            host, _, port = address.rpartition(":")
-            try:
-                socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-            except OSError:
-                return False
-        return True
-
     def _start_again(self) -> None:
         gone = "Ray was gone"
         for worker, member in enumerate(self._members):
             self._returned += self._unanswered(worker, gone, blameless=True)
             member.actor = member.asked = member.sign = None
-        ray.shutdown()
+        self._ray.close()
         while True:
             try:
-                self._connect()
+                self._ray.connect()
                 break
             except UnreachableError:
                 if self.stopped():
@@ -475,41 +426,6 @@ class Pool:
             self._returned.append(Done(worker=worker, works=(), results=()))
 
 
-def _vital_addresses() -> list[str]:
-    """Of Ray's head and of this machine's part of it: where one of them is gone, Ray soon ends this process."""
-    try:
-        context = ray.get_runtime_context()
-        here = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]
-        return [context.gcs_address, *(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}" for node in here)]
-    except AttributeError:  # a client of a cluster has neither
-        return []
-
-
-def _check_listens(address: str) -> None:
-    """Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not (host and port.isdigit()):
-        return  # `auto`, or something that Ray knows better
-    try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-    except OSError as exc:
-        raise UnreachableError(f"No Ray cluster answers at {address}: {_first_line(exc)}", "--ray") from exc
-
-
-@contextlib.contextmanager
-def _own_signal_handlers() -> Iterator[None]:
-    """Ray takes SIGTERM for itself while it starts, and would end this process with it; that is ours to answer.
-
-    Its `init` has no option for this: the function with which it does so is put aside.
-    """
-    theirs = ray._private.utils.set_sigterm_handler
-    ray._private.utils.set_sigterm_handler = lambda handler: None
-    try:
-        yield
-    finally:
-        ray._private.utils.set_sigterm_handler = theirs
-
-
 def _death(exc: BaseException) -> tuple[str, bool]:
     """What a worker died of, in a line, and whether that lies outside of it."""
     text = str(exc)
@@ -522,12 +438,4 @@ def _death(exc: BaseException) -> tuple[str, bool]:
         return "its process ended (it was killed, crashed, or ran out of memory)", False
     if isinstance(exc, ray.exceptions.OutOfMemoryError):
         return "its machine ran out of memory", False
-    return _first_line(exc), False
-
-
-def _first_line(exc: BaseException) -> str:
-    """The telling line of an error: Ray puts the remote traceback first and the cause last."""
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    if not lines:
-        return type(exc).__name__
-    return lines[-1] if isinstance(exc, ray.exceptions.RayTaskError) else lines[0]
+    return first_line(exc), False
