@@ -164,7 +164,7 @@ def test_two_restored_studies_go_on_alike(sampler: str) -> None:
 
 
 @pytest.mark.parametrize("pruner", ["asha", "hyperband", "median"])
-def test_a_trial_left_running_goes_on_behind_what_it_reported(pruner: str) -> None:
+def test_a_trial_left_running_ends_as_if_it_had_not_been_left(pruner: str) -> None:
     spec = study(pruner=pruner)
     for count in (12, 13, 14, 15):
         straight, recorded = Recorded(), Recorded()
@@ -185,6 +185,27 @@ def test_a_trial_left_running_goes_on_behind_what_it_reported(pruner: str) -> No
     assert recorded.reported == straight.reported
     assert recorded.attrs == straight.attrs
     assert ask(restored).number == count
+
+
+def test_a_trial_left_running_goes_on_behind_what_it_reported_and_has_passed_its_looks() -> None:
+    spec = study(pruner="asha")
+    recorded = Recorded()
+    recorded.work(Proposals(spec, INPUT, "s"), spec, 1, leave=1)
+    last = recorded.proposed[-1]
+    frozen = recorded.trials()
+    first_look = Proposals(spec, INPUT, "s").looks[0]
+    frozen[-1].intermediate_values = reported = dict.fromkeys(range(1, first_look + 1), 0.25)
+
+    restored = Proposals(spec, INPUT, "s", frozen)
+
+    left = restored.optuna_study.trials[-1]
+    assert (left.state, left.intermediate_values) == (OptunaState.RUNNING, reported)
+    assert left.params == {param.name: frozen[-1].params[param.name] for param in last.optuna}
+    for value, ends in ((0.5, True), (0.125, False)):
+        other = ask(restored)
+        for epoch in range(1, first_look + 1):
+            restored.report(other.number, epoch, value)
+        assert restored.judge([other.number]) == ({other.number} if ends else set())
 
 
 def test_a_complete_trial_without_a_finite_value_is_restored_as_a_failure() -> None:
