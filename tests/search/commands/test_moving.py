@@ -451,7 +451,10 @@ class Half:
             checkpoint=Checkpoint(study_folder(self.home, claim.study.uid) / "best.safetensors"),
             packing=packing(8, pool, self.data),
             name_worker=lambda worker: f"worker-{worker + 1}",
-            known=self.store.trials(self.study.id),
+            known=(known := self.store.trials(self.study.id)),
+            known_epochs=self.store.epochs(
+                self.study.id, [trial.number for trial in known if trial.state is TrialState.RUNNING]
+            ),
             on_progress=lambda progress: None,
             signals=Signals(stop=stop, cancel=lambda: False, renew=lambda: None),
             started=time.monotonic(),
@@ -462,7 +465,9 @@ class Half:
         """All that does not depend on the clock."""
         epochs = self.store.epochs(self.study.id)
         trials = [
-            dataclasses.replace(trial, seconds=0, started_at=self.study.created_at, ended_at=None, pack=None)
+            dataclasses.replace(
+                trial, seconds=0, started_at=self.study.created_at, ended_at=None, pack=None, memory=None
+            )
             for trial in self.store.trials(self.study.id)
         ]
         return [trials, [dataclasses.replace(row, seconds=0, at=self.study.created_at) for row in epochs]]
