@@ -25,6 +25,8 @@ CONTRACT = [
     "cancel",
     "predict",
     "ui",
+    "export",
+    "import",
     "version",
 ]
 
