@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import optuna
-import safetensors
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from search.checkpoint_store import CheckpointStore
 from storage.database import now
 from storage.publisher import ALIAS, connect
 from storage.records import EpochRow, FactKind, StudyRecord, StudyState, TrialRecord, TrialState
@@ -31,8 +31,8 @@ OPTUNA_STATE = {
     TrialState.FAILED: OptunaState.FAIL,
 }
 
-KEPT = ("best.safetensors", "champion/", "plots/")
-"""All that an ended study leaves in its folder."""
+KEPT = ("checkpoints/best/", "checkpoints/trials/", "champion/", "plots/")
+"""All that a study may have in its folder; of `trials` only what is still to go on."""
 
 
 def assert_whole(
@@ -84,7 +84,7 @@ def check(
     found += _optuna(store, record, rows, epochs)
     found += _outbox(store, record, rows, drained=tracking is not None)
     found += _leases(store, record)
-    found += _files(record, home)
+    found += _files(record, rows, home)
     if tracking is not None:
         found += _mlflow(store, record, rows, tracking)
     return found
@@ -246,24 +246,23 @@ def _leases(store: Store, record: StudyRecord) -> Iterator[str]:
         yield f"a publisher's lease is still held, for {row.published_until - row.clock:.1f} s"
 
 
-def _files(record: StudyRecord, home: Path) -> Iterator[str]:
+def _files(record: StudyRecord, rows: Sequence[TrialRecord], home: Path) -> Iterator[str]:
     folder = home / "studies" / record.uid
+    checkpoints = CheckpointStore(str(folder / "checkpoints"))
     files = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
-    if record.state is not StudyState.STOPPED:
-        yield from (f"{name} is left over" for name in sorted(files) if not name.startswith(KEPT))
-    yield from (f"{name} is left over" for name in _scratch(home))
+    yield from (f"{name} is left over" for name in sorted(files) if not name.startswith(KEPT))
+    yield from (f"{name} is half written" for name in _scratch(home))
+    going_on = {row.number for row in rows if row.state is TrialState.RUNNING}
+    for trial, epochs in checkpoints.found().items():
+        if trial not in going_on:
+            yield f"a checkpoint of trial {trial}, which has ended, is left over, of the epochs {epochs}"
     if record.state is not StudyState.FINISHED:
         return
     wanted = ("champion/network.pt2", "champion/preprocessing.json", "champion/example.*")
     yield from (f"{name} is missing" for name in wanted if not list(folder.glob(name)))
-    kept = folder / "best.safetensors"
-    best = ((record.result or {}).get("best") or {}).get("trial")
-    try:
-        with safetensors.safe_open(kept, framework="numpy") as file:
-            if file.metadata()["trial"] != str(best):
-                yield f"{kept.name} is of trial {file.metadata()['trial']}, not {best}"
-    except (OSError, safetensors.SafetensorError) as error:
-        yield f"{kept.name} can't be read: {error}"
+    best, winner = checkpoints.best(), ((record.result or {}).get("best") or {}).get("trial")
+    if best is None or best.trial != winner:
+        yield f"the best network that is kept is of trial {best and best.trial}, not {winner}"
 
 
 def _scratch(home: Path) -> list[str]:

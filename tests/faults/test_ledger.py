@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
+from search.checkpoint_store import BestNetwork, CheckpointStore
 from storage.store import Store
 from tests.faults.ledger import check
 from tests.faults.product import Fleet, study
+from trainer.work import Snapshot
 
 TRIALS = 8
 
@@ -103,17 +106,27 @@ def _moved_alias(case: Case) -> None:
     case.client.delete_registered_model_alias("iris", "champion")
 
 
+def _a_left_over_checkpoint(case: Case) -> None:
+    arrays = {"weights": np.zeros(3)}
+    CheckpointStore(str(case.folder / "checkpoints")).save(Snapshot(trial=3, epoch=2, arrays=arrays, facts={}))
+
+
 def _a_left_over_file(case: Case) -> None:
-    (case.folder / "checkpoints").mkdir(exist_ok=True)
-    (case.folder / "checkpoints" / "trial-3.safetensors").write_bytes(b"x")
+    (case.folder / "notes.txt").write_bytes(b"x")
 
 
 def _a_half_written_file(case: Case) -> None:
     (case.folder / "champion" / "network.tmp").write_bytes(b"x")
 
 
+def _damaged_networks(case: Case) -> None:
+    for file in (case.folder / "checkpoints" / "best").iterdir():
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+
+
 def _another_network(case: Case) -> None:
-    (case.folder / "best.safetensors").write_bytes(b"x" * 100)
+    network = BestNetwork(trial=(case.winner + 1) % TRIALS, validation=0.0, weights={"weights": np.zeros(3)})
+    CheckpointStore(str(case.folder / "checkpoints")).keep_best(network)
 
 
 def _no_champion(case: Case) -> None:
@@ -226,9 +239,11 @@ DAMAGES: dict[str, tuple[Callable[[Case], None], str]] = {
     ),
     "two versions of the model": (_another_version, "the model's versions are of the trials"),
     "no champion in MLflow": (_moved_alias, "the alias champion is on version None"),
-    "a checkpoint is left over": (_a_left_over_file, "checkpoints/trial-3.safetensors is left over"),
-    "half a file is left over": (_a_half_written_file, "champion/network.tmp is left over"),
-    "the best network is damaged": (_another_network, "best.safetensors can't be read"),
+    "a checkpoint is left over": (_a_left_over_checkpoint, "a checkpoint of trial 3, which has ended, is left over"),
+    "a file is left over": (_a_left_over_file, "notes.txt is left over"),
+    "half a file is left over": (_a_half_written_file, "champion/network.tmp is half written"),
+    "the best network is damaged": (_damaged_networks, "the best network that is kept is of trial None"),
+    "the best network is another's": (_another_network, "the best network that is kept is of trial"),
     "the champion is gone": (_no_champion, "champion/network.pt2 is missing"),
 }
 

@@ -26,6 +26,8 @@ from tests.system.product import interrupt, wait_until
 
 LEASE = 30.0
 
+SETTLED = "SELECT id, state, token, dispatcher, result, error FROM neurosweep_study"
+
 STUDIES, DISPATCHERS, CLAIMS = 200, 8, 1500
 
 
@@ -46,7 +48,7 @@ def everything(store: Store) -> dict[str, list[Any]]:
         rows["neurosweep_study"] = sorted(
             map(
                 str,
-                connection.execute(sa.text("SELECT id, state, token, dispatcher, result, error FROM neurosweep_study")),
+                connection.execute(sa.text(SETTLED)),
             )
         )
     return rows
@@ -212,7 +214,7 @@ def test_eight_dispatchers_race_for_two_hundred_studies(database_url: str) -> No
         def done() -> bool:
             assert all(process.is_alive() for process in processes), "a dispatcher has failed"
             with store._engine.connect() as connection:
-                return connection.scalar(finished) == STUDIES
+                return bool(connection.scalar(finished) == STUDIES)
 
         wait(done, 200)
         store.finish(held, StudyState.CANCELLED)
