@@ -70,6 +70,8 @@ def status(study: str, as_json: bool) -> None:
     say(tables.headline(document))
     if record.error:
         say(f"error: {record.error}")
+    if record.notice:
+        say(record.notice)
     if trials:
         say()
         tables.show_trials(trials, str(document["metric"]))
