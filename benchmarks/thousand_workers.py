@@ -31,6 +31,7 @@ from typing import Any
 from benchmarks.databases import postgres
 from benchmarks.report import save, table
 from search.checkpoint import Checkpoint
+from search.checkpoint_store import CheckpointStore
 from search.dispatcher import Dispatcher, Signals
 from search.packing import Packing
 from search.pool import Done, Pool
@@ -177,7 +178,7 @@ def measure(url: str, home: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         store=store,
         pool=pool,
         proposals=Proposals(spec, (FEATURES,), "simulated"),
-        checkpoint=Checkpoint(home / "best.safetensors"),
+        checkpoint=Checkpoint(CheckpointStore(str(home))),
         packing=Packing(
             trials=chosen.trials,
             workers=chosen.workers,

@@ -64,6 +64,12 @@ class UnreachableError(NeurosweepError):
     exit_status = 3
 
 
+class DiskFullError(NeurosweepError):
+    """There is no room left where something has to be written; it may be made."""
+
+    kind = "disk_full"
+
+
 class NoSuchStudyError(NeurosweepError):
     """No study has this name."""
 
@@ -75,6 +81,13 @@ class LeaseLostError(NeurosweepError):
     """Another dispatcher has taken this study over; nothing more may be written for it here."""
 
     kind = "lease_lost"
+
+
+class InterruptedStudyError(NeurosweepError):
+    """The user has asked for the end while something was waited for."""
+
+    kind = "interrupted"
+    exit_status = 130
 
 
 class StudyFailedError(NeurosweepError):

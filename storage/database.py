@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,16 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
-from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    retry,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
 
-from neurosweep.errors import BadInputError, NeurosweepError, UnreachableError
+from neurosweep.errors import BadInputError, DiskFullError, NeurosweepError, UnreachableError
 from storage.secrecy import hide, secrets_in
 
 VERSION_TABLE = "neurosweep_version"
@@ -24,7 +32,37 @@ MIGRATION_LOCK = 0x6E65_7572_6F73
 
 POSTGRES_OPTIONS = "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=15s"
 
+POSTGRES_NETWORK = {
+    "connect_timeout": 10,
+    # A network that has gone away without a word is noticed within 15 seconds.
+    "keepalives_idle": 5,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""How long the driver waits; an address may say otherwise."""
+
 SQLITE_BUSY_SECONDS = 5
+
+RETRY_SECONDS = 15.0
+"""No transaction is begun again later than this after its first try: whoever waits longer does so by itself."""
+
+LITTLE_ROOM = 1 << 20
+"""Bytes: an I/O error of SQLite's on a disk with less room than this is for want of it."""
+
+_PASSING_STATES = frozenset(
+    {
+        "40001",  # could not be serialized
+        "40P01",  # deadlock
+        "55P03",  # lock timeout
+        "57P01",  # ended by the administrator
+        "57P02",  # ended by another process's crash
+        "57P03",  # starting or stopping
+        "53300",  # too many connections
+    }
+)
+_DISK_FULL = "53100"
+_READ_ONLY = "25006"
 
 
 def open_engine(url: str) -> sa.Engine:
@@ -41,10 +79,19 @@ def open_engine(url: str) -> sa.Engine:
         sa.event.listen(engine, "connect", _set_pragmas)
         sa.event.listen(engine, "begin", _begin_immediately)
         return engine
-    options = f"{address.query.get('options', '')} {POSTGRES_OPTIONS}".strip()
-    return sa.create_engine(
-        address.update_query_dict({"options": options}), pool_pre_ping=True, connect_args={"connect_timeout": 10}
-    )
+    settings = {"options": f"{address.query.get('options', '')} {POSTGRES_OPTIONS}".strip()}
+    if isinstance(address.query.get("host"), tuple):  # one of them takes writes, and which one may change
+        settings["target_session_attrs"] = str(address.query.get("target_session_attrs", "read-write"))
+    network = {name: value for name, value in POSTGRES_NETWORK.items() if name not in address.query}
+    engine = sa.create_engine(address.update_query_dict(settings), pool_pre_ping=True, connect_args=network)
+    sa.event.listen(engine, "handle_error", _leave_a_replica)
+    return engine
+
+
+def _leave_a_replica(context: sa.engine.ExceptionContext) -> None:
+    """After a failover every connection may be to a server that takes no more writes: all are opened anew."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True  # and so the pool's other connections go too
 
 
 def _address(url: str) -> sa.URL:
@@ -162,14 +209,28 @@ def translated(engine: sa.Engine) -> Iterator[None]:
     """Turns a driver's errors into ours; the text never holds a password."""
     try:
         yield
-    except (OperationalError, InterfaceError) as exc:
-        raise UnreachableError(
-            f"The database {place(engine)} can't be used: {_reason(exc, engine)}", "--database"
-        ) from exc
     except DBAPIError as exc:
-        # Without a statement it was the connecting that failed: an option in the address that the driver lacks.
-        kind = BadInputError if isinstance(exc, ProgrammingError) and exc.statement is None else NeurosweepError
-        raise kind(f"The database {place(engine)} refused: {_reason(exc, engine)}", "--database") from exc
+        raise _in_words(exc, engine) from exc
+
+
+def _in_words(exc: DBAPIError, engine: sa.Engine) -> NeurosweepError:
+    if _is_disk_full(exc, engine):
+        return DiskFullError(
+            f"The disk of the database {place(engine)} is full: make room there; all that was recorded so far is kept.",
+            "--database",
+        )
+    if _is_locked(exc):
+        return UnreachableError(
+            f"The database {place(engine)} can't be used: another process has held its write lock for "
+            f"{RETRY_SECONDS:.0f} seconds. End what writes to the file.",
+            "--database",
+        )
+    reason = _reason(exc, engine)
+    if isinstance(exc, OperationalError | InterfaceError) or _passes_by(exc):
+        return UnreachableError(f"The database {place(engine)} can't be used: {reason}", "--database")
+    # Without a statement it was the connecting that failed: an option in the address that the driver lacks.
+    kind = BadInputError if isinstance(exc, ProgrammingError) and exc.statement is None else NeurosweepError
+    return kind(f"The database {place(engine)} refused: {reason}", "--database")
 
 
 def place(engine: sa.Engine) -> str:
@@ -177,7 +238,8 @@ def place(engine: sa.Engine) -> str:
     url = engine.url
     if url.get_backend_name() == "sqlite":
         return str(url.database)
-    return f"{url.host or url.query.get('host', 'localhost')}/{url.database}"
+    hosts = url.host or url.query.get("host", "localhost")
+    return f"{hosts if isinstance(hosts, str) else ','.join(hosts)}/{url.database}"
 
 
 def _reason(exc: DBAPIError, engine: sa.Engine) -> str:
@@ -186,27 +248,58 @@ def _reason(exc: DBAPIError, engine: sa.Engine) -> str:
     return hide(reason, secrets_in(engine.url.render_as_string(hide_password=False)))
 
 
+def _is_disk_full(exc: DBAPIError, engine: sa.Engine) -> bool:
+    if _is_io_error(exc):
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(Path(str(engine.url.database)).parent).free < LITTLE_ROOM
+    return _says_full(exc)
+
+
+def _says_full(exc: DBAPIError) -> bool:
+    return (
+        getattr(exc.orig, "sqlstate", None) == _DISK_FULL
+        or getattr(exc.orig, "sqlite_errorname", None) == "SQLITE_FULL"
+    )
+
+
+def _is_io_error(exc: DBAPIError) -> bool:
+    return str(getattr(exc.orig, "sqlite_errorname", "")).startswith("SQLITE_IOERR")
+
+
+def _is_locked(exc: DBAPIError) -> bool:
+    return "database is locked" in str(exc.orig)
+
+
 def _passes_by(exc: BaseException) -> bool:
     """Whether the same transaction may well succeed a moment later."""
     if not isinstance(exc, DBAPIError):
         return False
-    state: Any = getattr(exc.orig, "sqlstate", None)
+    state: Any = getattr(exc.orig, "sqlstate", None) or ""
     return bool(
         exc.connection_invalidated
-        or state in ("40001", "40P01", "55P03", "57P01")
-        or "database is locked" in str(exc.orig)
+        or state in _PASSING_STATES
+        or state.startswith("08")  # the connection failed
+        or "the database system is " in str(exc.orig)  # starting up, shutting down: no state comes with a refusal
+        or _is_locked(exc)
     )
 
 
 def _may_pass(exc: BaseException) -> bool:
     """Likewise, in a store that was open: a server that does not answer may be starting again."""
-    return _passes_by(exc) or (isinstance(exc, OperationalError) and exc.statement is None)
+    if _passes_by(exc):
+        return True
+    # Nor has a COMMIT a statement.
+    return isinstance(exc, OperationalError) and exc.statement is None and not (_says_full(exc) or _is_io_error(exc))
+
+
+def _out_of_time(tries: RetryCallState) -> bool:
+    return stop_before_delay(RETRY_SECONDS)(tries)
 
 
 transaction_retry = retry(
     retry=retry_if_exception(_may_pass),
-    stop=stop_after_attempt(6),
-    wait=wait_random_exponential(multiplier=0.2, max=5),
+    stop=_out_of_time,
+    wait=wait_random_exponential(multiplier=0.2, max=3),
     reraise=True,
 )
 """Runs a whole transaction again after a lost connection or a lock; it must be harmless when it has gone through."""

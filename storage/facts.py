@@ -5,9 +5,10 @@ A key is of ``[a-z0-9-]`` only: quotes in a filter of MLflow's can't be escaped.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from storage.records import Fact, FactKind, StudyRecord
+from storage.records import Fact, FactKind, StudyRecord, StudyState, TrialRecord, TrialState
 
 
 def study_key(study: StudyRecord) -> str:
@@ -41,3 +42,17 @@ def ended(study: StudyRecord, token: int) -> Fact:
 def cancelled(study: StudyRecord, at: datetime) -> Fact:
     """A cancel of a study that nobody works on. The same cancel again has the same key."""
     return Fact(key=f"study-{study.uid}-cancelled-{int(1000 * at.timestamp())}", kind=FactKind.STUDY_ENDED)
+
+
+def all_of(study: StudyRecord, trials: Sequence[TrialRecord], *, ended: bool) -> list[Fact]:
+    """Everything that MLflow is to know of a study.
+
+    Args:
+        ended: A fact that tells its end is there already, under the key of a claim.
+    """
+    told = [started(study)] if study.split_hash is not None else []
+    told += [trial_ended(study, trial.number) for trial in trials if trial.state is not TrialState.RUNNING]
+    is_over = study.started_at is not None and study.state not in (StudyState.QUEUED, StudyState.RUNNING)
+    if is_over and not ended:
+        told.append(Fact(key=f"study-{study.uid}-ended-again", kind=FactKind.STUDY_ENDED))
+    return told

@@ -16,13 +16,11 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import signal
-import socket
 import sys
 import tempfile
-import time
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -31,17 +29,19 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from neurosweep.errors import BadInputError, LeaseLostError, NeurosweepError, UnreachableError
+from neurosweep.errors import BadInputError, NeurosweepError, UnreachableError
+from neurosweep.failpoints import reach
 from storage.facts import champion_key, study_key, trial_key
-from storage.projection import KEY, OVER, STUDY_UID, RunContent, study_content, trial_content
-from storage.publisher_loop import UNANSWERED, Orders, Turn, log_to, reason_of, work
-from storage.records import EpochRow, Fact, FactKind, MlflowRun, OutboxClaim, StudyRecord, TrialRecord
+from storage.projection import KEY, STUDY_UID, RunContent, study_content, trial_content
+from storage.publisher_loop import UNANSWERED, Orders, log_to, reason_of, work
+from storage.records import EpochRow, StudyRecord, TrialRecord
 from storage.secrecy import public_address, secrets_in
 from storage.store import Store
+from storage.telling import Teller, champion_folder, check_champion
 
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # a repeated POST makes a second run
 os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds; well under the outbox's lease
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds: slow is better than never
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -55,10 +55,6 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, Schema, TensorSpec
 
 logging.getLogger("mlflow").addHandler(logging.NullHandler())  # without any handler Python prints to the screen
 
-LEASE = 30.0  # seconds
-RENEW = 5.0  # seconds after which the lease is renewed before the next fact
-CHUNK = 50  # facts read and acknowledged together
-SLOWEST = 8.0  # seconds: the longest wait between two attempts, shorter than PATIENCE so that a drain sees two
 ALIAS = "champion"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # so that the UI opens on runs and models
 MAX_METRICS, MAX_PARAMS, MAX_PAGE = 1000, 100, 1000  # MLflow's limits for one request
@@ -75,8 +71,24 @@ def connect(tracking: str) -> mlflow.MlflowClient:
         tracking = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     elif parts.scheme.startswith(("sqlite", "postgres", "mysql", "mssql")):
         _check_database(tracking)
+        tracking = _spelled_anew(tracking)
     mlflow.set_tracking_uri(tracking)  # artifacts that go through the server find it by this
     return mlflow.MlflowClient(tracking_uri=tracking, registry_uri=tracking)
+
+
+def _refuses(error: Exception) -> bool:
+    """Whether MLflow answers, but not to this: the fact itself is what is wrong, or what we make of it.
+
+    All else (no answer, a broken server, no right to anything) is no fault of the fact's.
+    """
+    if isinstance(error, mlflow.MlflowException):
+        # MLflow makes "broken" of every status that it has no word for, such as "too large".
+        named = re.search(r"failed with error code (\d{3})", error.message)
+        status = int(named[1]) if named else error.get_http_status_code()
+        elsewhere = error.error_code == "ENDPOINT_NOT_FOUND"  # what answers is no MLflow
+        return 400 <= status < 500 and status not in (401, 403, 408, 429) and not elsewhere
+    mine = (ArithmeticError, AssertionError, AttributeError, LookupError, NeurosweepError, RuntimeError)
+    return isinstance(error, (*mine, TypeError, ValueError))
 
 
 def _check_database(tracking: str) -> None:
@@ -87,6 +99,31 @@ def _check_database(tracking: str) -> None:
     timeout = {"connect_timeout": 10} if url.get_backend_name() == "postgresql" else {}
     with sa.create_engine(url, poolclass=sa.NullPool, connect_args=timeout).connect():
         pass
+
+
+_files: dict[str, tuple[int, int]] = {}  # by address: which file was there, and how often it was another before
+
+
+def _file_of(tracking: str) -> int | None:
+    """Which file holds MLflow's store; None where no file does."""
+    if not tracking.startswith("sqlite"):
+        return None
+    try:
+        return Path(sa.make_url(tracking).database or "").stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _spelled_anew(tracking: str) -> str:
+    """MLflow keeps what it has opened, by its address: a file that took another's place needs a new spelling of it."""
+    file = _file_of(tracking)
+    if file is None:
+        return tracking
+    known, replaced = _files.get(tracking, (file, 0))
+    replaced += file != known
+    _files[tracking] = file, replaced
+    where = Path(sa.make_url(tracking).database or "")
+    return f"sqlite:///{where.parent}/{'./' * replaced}{where.name}" if replaced else tracking
 
 
 class StudyInMlflow:
@@ -121,6 +158,23 @@ class StudyInMlflow:
         if experiment.lifecycle_stage == "deleted":
             self._client.restore_experiment(experiment.experiment_id)
         return str(experiment.experiment_id)
+
+    @property
+    def parent(self) -> str | None:
+        """Run id of the parent run, where it is there."""
+        return self._runs.get(study_key(self._study))
+
+    def is_there(self) -> bool:
+        """Whether this MLflow is still the one that was read: it may have been replaced by an empty one."""
+        if self.parent is None:
+            return True
+        try:
+            tags = self._client.get_run(self.parent).data.tags
+        except mlflow.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+        return bool(tags.get(KEY) == study_key(self._study))
 
     def read_runs(self) -> None:
         """Find all runs of the study that are there, deleted ones included: they are restored when written to.
@@ -171,22 +225,33 @@ class StudyInMlflow:
         """Complete the parent run: figures, artifacts, the registered champion, the end; returns its id."""
         content = study_content(study)
         run_id = self._write(study_key(study), content, terminate=False)
+        self._drop_old_tags(run_id, content)
         self._client.log_text(run_id, study.text, "study.yaml")
         if study.result:
             self._client.log_text(run_id, json.dumps(study.result, indent=2), "result.json")
-        folder = self._home / "studies" / study.uid
-        if (folder / "plots").is_dir():
-            self._client.log_artifacts(run_id, str(folder / "plots"), "plots")
-        if study.result and study.result.get("best"):
-            self._register_champion(study, run_id, content, folder / "champion")
-        self._client.set_terminated(run_id, content.status, content.ended)
+        champion = champion_folder(self._home, study)
+        plots = champion.with_name("plots")
+        if plots.is_dir():
+            self._client.log_artifacts(run_id, str(plots), "plots")
+        try:
+            if study.result and study.result.get("best"):
+                self._register_champion(study, run_id, content, champion)
+        finally:
+            self._client.set_terminated(run_id, content.status, content.ended)
         return run_id
+
+    def _drop_old_tags(self, run_id: str, content: RunContent) -> None:
+        """A study that was resumed may have ended with an error before."""
+        for name in self._client.get_run(run_id).data.tags:
+            if name.startswith("neurosweep.") and name not in content.tags:
+                self._client.delete_tag(run_id, name)
 
     def _write(self, key: str, content: RunContent, *, terminate: bool = True) -> str:
         run_id = self._runs.get(key)
         tags = content.tags if run_id else {}  # a new run is made with them
         if run_id is None:
             made = self._client.create_run(self.experiment_id, content.started, content.tags, content.name)
+            reach("after_create_run")
             run_id = str(made.info.run_id)
             self._runs[key] = run_id
         elif run_id in self._deleted:
@@ -198,6 +263,7 @@ class StudyInMlflow:
         while metrics or params or labels:
             room = MAX_METRICS - min(len(params), MAX_PARAMS) - min(len(labels), MAX_PARAMS)
             self._client.log_batch(run_id, metrics[:room], params[:MAX_PARAMS], labels[:MAX_PARAMS], synchronous=True)
+            reach("after_log_batch")
             metrics, params, labels = metrics[room:], params[MAX_PARAMS:], labels[MAX_PARAMS:]
         if terminate and content.ended is not None:
             self._client.set_terminated(run_id, content.status, content.ended)
@@ -220,6 +286,7 @@ class StudyInMlflow:
             except mlflow.MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
+            reach("registering_model")
             self._client.create_model_version(
                 name,
                 f"models:/{model_id}",
@@ -266,8 +333,7 @@ def save_champion(folder: Path, saved: Path, description: mlflow.models.Model | 
     Raises:
         NeurosweepError: The champion isn't on this machine.
     """
-    if not (folder / "network.pt2").is_file():
-        raise NeurosweepError(f"the champion's files are not in {folder}: it has to be published where it was trained")
+    check_champion(folder)
     preprocessing = json.loads((folder / "preprocessing.json").read_text(encoding="utf-8"))
     example: Any
     if (folder / "example.npy").is_file():
@@ -342,114 +408,18 @@ class PublishedModel:
         return list(answers.to_dict("records"))
 
 
-class Publisher:
-    """Publishes due facts, study by study, each study's in order, under the study's outbox lease."""
+class Publisher(Teller):
+    """Publishes what is due of a store to the MLflow at an address; `home` holds the champions' files."""
 
     def __init__(self, store: Store, tracking: str, home: Path) -> None:
-        self._store = store
-        self._tracking = tracking
-        self._home = home
-        self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._studies: dict[int, tuple[int, StudyInMlflow]] = {}  # with the token under which it was read
-        self._doubtful: set[int] = set()  # studies with a request that may yet arrive
-        self._failures = 0  # in a row
-        self._rest_until = 0.0  # monotonic
-        self._reason: str | None = None
-
-    def publish_due(self, stopped: Callable[[], bool] = lambda: False) -> Turn:
-        """Publish all that is due now. After a failure nothing is tried for a while, longer each time in a row.
-
-        Raises:
-            UnreachableError: The database does not answer.
-        """
-        published = 0
-        while not stopped() and time.monotonic() >= self._rest_until:
-            claim = self._store.claim_outbox(self._name, LEASE)
-            if claim is None:
-                self._reason = None
-                break
-            try:
-                published += self._publish_study(claim, stopped)
-                self._store.release_outbox(claim)
-            except LeaseLostError:
-                log.warning("study %s: another publisher has taken over", claim.study.label)
-                self._studies.pop(claim.study.id, None)
-        return Turn(published=published, reason=self._reason)
-
-    def _publish_study(self, claim: OutboxClaim, stopped: Callable[[], bool]) -> int:
-        """Publish a study's due facts up to the first that fails; returns how many."""
-        published, renewed = 0, time.monotonic()
-        while not stopped() and (facts := self._store.facts(claim, CHUNK)):
-            done: list[str] = []
-            failure: Exception | None = None
-            try:
-                study = self._in_mlflow(claim)
-                trials, epochs = self._trials(claim.study.id, facts)
-                for fact in facts:
-                    if stopped():
-                        break
-                    if time.monotonic() - renewed > RENEW:
-                        self._store.renew_outbox(claim, LEASE)
-                        renewed = time.monotonic()
-                    if fact.trial is None:
-                        self._publish_study_fact(claim, study, fact)
-                    else:
-                        study.trial(claim.study, trials[fact.trial], epochs[fact.trial])
-                    done.append(fact.key)
-            except (LeaseLostError, UnreachableError):
-                raise
-            except Exception as error:  # whatever it is, the fact waits and training goes on
-                failure = error
-            if done:
-                self._store.published(claim, done)
-                self._failures, published = 0, published + len(done)
-            if failure:
-                self._put_off(claim, facts[len(done)], failure)
-                break
-        return published
-
-    def _in_mlflow(self, claim: OutboxClaim) -> StudyInMlflow:
-        """The study as it is in MLflow: read again after a failure, as a request that failed may have gone through,
-        and after another publisher has held the outbox, as it may have gone away between a run and its receipt."""
-        token, study = self._studies.get(claim.study.id, (0, None))
-        if study is None or claim.token > token + 1:
-            study = StudyInMlflow(connect(self._tracking), claim.study, self._tracking, self._home)
-        self._studies[claim.study.id] = claim.token, study
-        return study
-
-    def _trials(self, study_id: int, facts: Sequence[Fact]) -> tuple[dict[int, TrialRecord], dict[int, list[EpochRow]]]:
-        """The trials that the facts are about, and their epochs, each in one query."""
-        numbers = [fact.trial for fact in facts if fact.trial is not None]
-        epochs: dict[int, list[EpochRow]] = {number: [] for number in numbers}
-        if not numbers:
-            return {}, epochs
-        for row in self._store.epochs(study_id, numbers):
-            epochs[row.trial].append(row)
-        return {trial.number: trial for trial in self._store.trials(study_id, numbers)}, epochs
-
-    def _publish_study_fact(self, claim: OutboxClaim, study: StudyInMlflow, fact: Fact) -> None:
-        current = self._store.study(claim.study.id)
-        if fact.kind is FactKind.STUDY_STARTED:
-            run_id = study.start(current)
-            self._store.set_run(claim, MlflowRun(experiment_id=study.experiment_id, run_id=run_id))
-        elif current.state in OVER:  # else it was resumed meanwhile: its next end says more
-            if current.id in self._doubtful:
-                study.read_runs()
-                self._doubtful.discard(current.id)
-            study.end(current)
-
-    def _put_off(self, claim: OutboxClaim, fact: Fact, error: Exception) -> None:
-        """Make a fact wait, and this publisher with it: twice as long after each failure in a row."""
-        self._failures += 1
-        delay = min(SLOWEST, 0.5 * 2 ** (self._failures - 1))
-        self._rest_until = time.monotonic() + delay
-        self._reason = reason_of(error, self._tracking)
-        log.warning("%s waits %.1f s: %s", fact.key, delay, self._reason)
-        if not isinstance(error, (mlflow.MlflowException, NeurosweepError, OSError)):
-            log.error("unexpected", exc_info=error)
-        self._studies.pop(claim.study.id, None)
-        self._doubtful.add(claim.study.id)
-        self._store.postponed(claim, fact.key, self._reason, delay)
+        super().__init__(
+            store,
+            home,
+            read=lambda study: StudyInMlflow(connect(tracking), study, tracking, home),
+            refuses=_refuses,
+            reason=lambda error: reason_of(error, tracking),
+            file=lambda: _file_of(tracking),
+        )
 
 
 def main() -> int:
@@ -463,7 +433,7 @@ def main() -> int:
     try:
         store = Store.open(database)
         publisher = Publisher(store, tracking, home)
-        return work(publisher.publish_due, store.pending_facts, orders)
+        return work(publisher.publish_due, store.behind, orders)
     except NeurosweepError as error:
         log.error("%s", error)
         print(error, flush=True)

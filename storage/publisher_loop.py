@@ -3,8 +3,8 @@
 - the line ``drain`` (all studies) or ``drain 12`` (study 12): publish what is pending, then exit with 0;
 - the end of stdin, without a drain before it: exit with 0 after the fact at hand.
 
-A drain that sees nothing move for `PATIENCE` seconds exits with `BEHIND`, and the one line on stdout says how many
-facts wait, and why. Without mlflow, so that this is quick to test.
+A drain that sees nothing move for `PATIENCE` seconds, or that leaves facts set aside, exits with `BEHIND`, and the one
+line on stdout says how many facts wait or were set aside, and why. Without mlflow, so that this is quick to test.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
 
-from neurosweep.errors import UnreachableError
+from neurosweep.errors import DiskFullError, UnreachableError
+from storage.records import Behind
 from storage.secrecy import HidingFormatter, hide, public_address, secrets_in
 
 POLL = 0.5
@@ -70,7 +71,7 @@ class Orders:
 
 def work(
     publish_due: Callable[[Callable[[], bool]], Turn],
-    pending: Callable[[int | None], int],
+    behind: Callable[[int | None], Behind],
     orders: Orders,
     patience: float = PATIENCE,
 ) -> int:
@@ -78,29 +79,53 @@ def work(
 
     Args:
         publish_due: Publishes what is due, until it is told to stop.
-        pending: Counts a study's facts that wait, or everybody's.
+        behind: How far MLflow is behind with a study, or with all.
         patience: Seconds.
     """
     reason, waiting, moved = "no attempt was made yet", -1, time.monotonic()
     while not orders.stop.is_set():
         draining = orders.drain.is_set()
+        left, aside = waiting, None
         try:
             turn = publish_due(orders.stop.is_set)
             reason = turn.reason or reason
-            left = pending(orders.study_id if draining else None)
-        except UnreachableError as error:
+            if draining:
+                aside = behind(orders.study_id)
+                left, reason = aside.pending, aside.oldest_reason or reason
+        except (UnreachableError, DiskFullError) as error:
             log.warning("%s", error)
-            reason, left = str(error), waiting
+            reason = str(error)
         if left != waiting or not draining:
             waiting, moved = left, time.monotonic()
-        if draining and left == 0:
-            return 0
+        if draining and aside is not None and left == 0:
+            said = in_words(aside)
+            return _said(said) if said else 0
         if draining and time.monotonic() - moved > patience:
-            count = f"{left} facts" if left >= 0 else "an unknown number of facts"
-            print(f"{count} wait for MLflow: {reason}", file=sys.stdout, flush=True)
-            return BEHIND
+            count = _count(left) if left >= 0 else "an unknown number of facts"
+            return _said(f"{count} wait for MLflow: {reason}")
         orders.wait(POLL)
     return 0
+
+
+def _said(line: str) -> int:
+    print(line, file=sys.stdout, flush=True)
+    return BEHIND
+
+
+def in_words(behind: Behind) -> str | None:
+    """How far MLflow is behind, in a line; None where it is not."""
+    parts = []
+    if behind.pending:
+        why = (behind.oldest_reason or "").replace(UNANSWERED, "it does not answer")
+        parts.append(f"MLflow is behind by {_count(behind.pending)}{f': {why}' if why else ''}")
+    if behind.set_aside:
+        which = behind.set_aside if parts else _count(behind.set_aside)
+        parts.append(f"{which} set aside: {behind.set_aside_reason}")
+    return "; ".join(parts) or None
+
+
+def _count(facts: int) -> str:
+    return f"{facts} fact{'' if facts == 1 else 's'}"
 
 
 def reason_of(error: BaseException, tracking: str) -> str:

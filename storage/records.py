@@ -209,11 +209,32 @@ class Fact:
     Attributes:
         key: Unique; of ``[a-z0-9-]`` only, such as ``study-12-trial-7``.
         trial: The trial's number, for `FactKind.TRIAL_ENDED`.
+        attempts: How often MLflow has refused it.
     """
 
     key: str
     kind: FactKind
     trial: int | None = None
+    attempts: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behind:
+    """How far MLflow is behind.
+
+    Attributes:
+        pending: Facts that wait and will be tried again.
+        set_aside: Facts that failed too often and wait for a `sync`.
+        oldest_reason: Why the oldest pending one has not been published, where an attempt was made.
+        set_aside_reason: Why the oldest one that is set aside has been.
+        next_try: When the next pending one is tried, on the database's clock; None where none waits or one is due.
+    """
+
+    pending: int
+    set_aside: int
+    oldest_reason: str | None = None
+    set_aside_reason: str | None = None
+    next_try: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

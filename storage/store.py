@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import sqlalchemy as sa
 
+from neurosweep.failpoints import reach
 from storage import facts, outbox, queue, results
 from storage.database import migrate, open_engine, transaction_retry, translated
 from storage.records import (
     Batch,
+    Behind,
     Claim,
     EpochRow,
     Fact,
@@ -101,8 +103,12 @@ class Store:
             lambda connection: queue.claim(connection, dispatcher, lease_seconds, study_id, again=next(tries) > 0)
         )
 
-    def renew(self, claim: Claim, lease_seconds: float) -> bool:
+    def renew(self, claim: Claim, lease_seconds: float, worked: float | None = None, notice: str | None = None) -> bool:
         """The heartbeat.
+
+        Args:
+            worked: Seconds of work on the study so far, earlier claims included; None leaves it as it is.
+            notice: Why it stands still; None while it does not.
 
         Returns:
             Whether a cancel was requested.
@@ -110,7 +116,7 @@ class Store:
         Raises:
             LeaseLostError: Another dispatcher has the study.
         """
-        return self._write(lambda connection: queue.renew(connection, claim, lease_seconds))
+        return self._write(lambda connection: queue.renew(connection, claim, lease_seconds, worked, notice))
 
     def request_cancel(self, study_id: int) -> StudyRecord:
         """Ends a study: at once where nobody works on it, soon where it runs."""
@@ -149,6 +155,7 @@ class Store:
         def write(connection: sa.Connection) -> None:
             queue.fence(connection, claim)
             results.write(connection, claim.study.id, batch)
+            reach("in_transaction")
             optuna = self._optuna_study(connection, claim)
             optuna.propose(connection, batch.proposed)
             optuna.report(connection, batch.epochs)
@@ -191,7 +198,7 @@ class Store:
 
         self._make_optuna_tables()
         with translated(self._engine):
-            return load_trials(self._url(), study_id, self.study(study_id).label)
+            return transaction_retry(load_trials)(self._url(), study_id, self.study(study_id).label)
 
     # The outbox, for the publisher
 
@@ -216,12 +223,35 @@ class Store:
         self._write(lambda connection: outbox.published(connection, claim, keys))
 
     def postponed(self, claim: OutboxClaim, key: str, reason: str, delay: float) -> None:
-        """Puts a fact off by `delay` seconds."""
+        """Puts a fact off by `delay` seconds, for a reason that is not its own."""
         self._write(lambda connection: outbox.postponed(connection, claim, key, reason, delay))
 
+    def refused(self, claim: OutboxClaim, fact: Fact, reason: str, delay: float, set_aside: bool) -> None:
+        """Puts off, or sets aside, a fact that can't be told while others can."""
+        self._write(lambda connection: outbox.refused(connection, claim, fact, reason, delay, set_aside))
+
     def pending_facts(self, study_id: int | None = None) -> int:
-        """How far MLflow is behind."""
+        """How many facts MLflow has not been told, those that are set aside among them."""
         return self._read(lambda connection: outbox.pending(connection, study_id))
+
+    def behind(self, study_id: int | None = None) -> Behind:
+        """How far MLflow is behind with a study, or with all, and why."""
+        return self._read(lambda connection: outbox.behind(connection, study_id))
+
+    def tell_again(self, study_id: int) -> int:
+        """Makes every fact of a study due once more: its start, each ended trial, its end. Returns how many."""
+
+        def write(connection: sa.Connection) -> int:
+            study, trials = queue.by_id(connection, study_id), results.trials(connection, study_id, None)
+            known = facts.all_of(study, trials, ended=outbox.tells_end(connection, study_id))
+            results.add_facts(connection, study_id, known)
+            return outbox.tell_again(connection, study_id)
+
+        return self._write(write)
+
+    def take_back(self, study_id: int) -> int:
+        """Lets the facts of a study that were set aside be tried again; returns how many there were."""
+        return self._write(lambda connection: outbox.take_back(connection, study_id))
 
     def set_run(self, claim: OutboxClaim, run: MlflowRun) -> None:
         """Remembers the study's parent run."""
@@ -308,7 +338,7 @@ class Store:
         from storage.optuna_tables import create_tables
 
         with translated(self._engine):
-            create_tables(self._url())
+            transaction_retry(create_tables)(self._url())
         self._optuna_has_tables = True
 
     def _url(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from neurosweep.errors import NeurosweepError
 from search.packing import Packing
 from search.pool import Done, Pool
+from search.pool_worker import Sign
 from search.progress import WorkerActivity
 from trainer.data.dataset import Dataset
 from trainer.settings import Settings
@@ -53,6 +54,8 @@ class InProcessPool(Pool):
         self.submitted: list[tuple[int, TrialWork]] = []
         self.packs: list[tuple[int, int]] = []
         self.forgotten: list[tuple[int, int]] = []
+        self.ended: list[tuple[int, str]] = []
+        self._given_back: list[Done] = []
         self.tests = 0
         self.deadly: Callable[[TrialWork], bool] = lambda work: False
         self.change: Callable[[TrialWork, SegmentResult], SegmentResult] = lambda work, result: result
@@ -61,7 +64,7 @@ class InProcessPool(Pool):
         """As if somebody had killed the worker's process."""
         self._killed.add(worker)
 
-    def load(self, dataset: Dataset) -> None:
+    def load(self, dataset: Dataset, checkpoints: str | None = None) -> None:
         self._dataset = dataset
         self._halted = False
         self._pending = [[] for _ in range(self._count)]
@@ -70,6 +73,19 @@ class InProcessPool(Pool):
     @property
     def size(self) -> int:
         return self._count
+
+    def serves(self, worker: int) -> bool:
+        return True
+
+    def signs(self) -> list[Sign | None]:
+        return [None] * self._count
+
+    def end(self, worker: int, why: str) -> None:
+        self.ended.append((worker, why))
+        self._trainers[worker] = self._trainer()
+        for index, works in enumerate(self._pending[worker]):
+            self._given_back.append(Done(worker=worker, works=works, death=why, waiting=index > 0))
+        self._pending[worker].clear()
 
     def outstanding(self, worker: int) -> int:
         return len(self._pending[worker])
@@ -85,7 +101,7 @@ class InProcessPool(Pool):
             self._trainers[worker].forget(trial)
 
     def collect(self, timeout: float) -> list[Done]:
-        done: list[Done] = []
+        done, self._given_back = self._given_back, []
         for worker, pending in enumerate(self._pending):
             if not pending:
                 continue

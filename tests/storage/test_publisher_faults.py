@@ -23,7 +23,7 @@ from neurosweep.errors import UnreachableError
 from storage.facts import study_key, trial_key
 from storage.publisher import Publisher
 from storage.publisher_loop import BEHIND, Orders, Turn, reason_of, work
-from storage.records import StudyRecord
+from storage.records import Behind, StudyRecord
 from storage.store import Store
 from tests import small_study
 from tests.mlflow_server import MlflowServer, free_port
@@ -185,7 +185,7 @@ def test_a_request_that_went_through_but_was_answered_503_makes_one_run(
 def test_each_kind_of_request_may_be_answered_503_once(
     store: Store, home: Path, server: MlflowServer, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("storage.publisher.SLOWEST", 0.1)
+    monkeypatch.setattr("storage.telling.SLOWEST", 0.1)
     name = "flaky"
     study = small_study.whole_study(store, name)
     small_study.write_champion(home / "studies" / study.uid / "champion", network)
@@ -258,7 +258,7 @@ def test_a_password_in_the_address_reaches_neither_log_nor_screen_nor_database(s
 def test_a_drain_gives_up_when_nothing_moves_and_says_how_far_behind(capsys: pytest.CaptureFixture[str]) -> None:
     status = work(
         lambda stopped: Turn(published=0, reason="MLflow does not answer at http://m"),
-        lambda study_id: 12,
+        lambda study_id: Behind(pending=12, set_aside=0),
         Orders(io.StringIO("drain\n")),
         patience=0.2,
     )
@@ -267,10 +267,10 @@ def test_a_drain_gives_up_when_nothing_moves_and_says_how_far_behind(capsys: pyt
 
 
 def test_a_drain_that_can_not_count_what_waits_makes_no_number_up(capsys: pytest.CaptureFixture[str]) -> None:
-    def pending(study_id: int | None) -> int:
+    def behind(study_id: int | None) -> Behind:
         raise UnreachableError("the database does not answer")
 
-    status = work(lambda stopped: Turn(published=0, reason=None), pending, Orders(io.StringIO("drain\n")), patience=0.2)
+    status = work(lambda stopped: Turn(published=0, reason=None), behind, Orders(io.StringIO("drain\n")), patience=0.2)
     assert status == BEHIND
     assert capsys.readouterr().out == "an unknown number of facts wait for MLflow: the database does not answer\n"
 
@@ -286,11 +286,11 @@ def test_a_drain_goes_on_as_long_as_something_moves() -> None:
     left = iter([3, 2, 1, 0])
     asked = []
 
-    def pending(study_id: int | None) -> int:
+    def behind(study_id: int | None) -> Behind:
         asked.append(study_id)
-        return next(left)
+        return Behind(pending=next(left), set_aside=0)
 
     orders = Orders(io.StringIO("drain 5\n"))
     until(orders.drain.is_set)
-    assert work(lambda stopped: Turn(published=1, reason=None), pending, orders, patience=0.6) == 0
+    assert work(lambda stopped: Turn(published=1, reason=None), behind, orders, patience=0.6) == 0
     assert asked == [5] * 4

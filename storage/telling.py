@@ -1,0 +1,321 @@
+"""The outbox's side of publishing: what is told next, what waits and how long, what is set aside. Without mlflow."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from neurosweep.errors import DiskFullError, LeaseLostError, NeurosweepError, UnreachableError
+from neurosweep.failpoints import reach
+from storage.projection import OVER
+from storage.publisher_loop import Turn
+from storage.records import EpochRow, Fact, FactKind, MlflowRun, OutboxClaim, StudyRecord, TrialRecord
+from storage.store import Store
+
+LEASE = 30.0  # seconds
+RENEW = 5.0  # seconds between two heartbeats, and the longest that what was published is not acknowledged
+CHUNK = 50  # facts read and acknowledged together
+SLOWEST = 8.0  # seconds: the longest wait between two attempts, shorter than PATIENCE so that a drain sees two
+ATTEMPTS = 5  # of a fact that MLflow refuses while it takes others; then it is set aside
+ELSEWHERE = 3.0  # seconds: another publisher has the champion's files, and this one should not be in its way
+
+log = logging.getLogger("storage.publisher")
+
+
+class ElsewhereError(NeurosweepError):
+    """The champion's files are not on this machine: all but them could be published."""
+
+
+def champion_folder(home: Path, study: StudyRecord) -> Path:
+    return home / "studies" / study.uid / "champion"
+
+
+def check_champion(folder: Path) -> None:
+    """Raise NeurosweepError where the champion isn't on this machine."""
+    if not (folder / "network.pt2").is_file():
+        raise ElsewhereError(f"the champion's files are not in {folder}: it has to be published where it was trained")
+
+
+class StudyInMlflow(Protocol):
+    """One study's runs, wherever they are kept."""
+
+    experiment_id: str
+
+    @property
+    def parent(self) -> str | None:
+        """Run id of the parent run, where it is there."""
+
+    def is_there(self) -> bool:
+        """Whether this MLflow is still the one that was read."""
+
+    def read_runs(self) -> None:
+        """Find all runs that are there, and delete doubled ones."""
+
+    def start(self, study: StudyRecord) -> str:
+        """Write the parent run; returns its id."""
+
+    def trial(self, study: StudyRecord, trial: TrialRecord, epochs: Sequence[EpochRow]) -> None:
+        """Write the run of a trial that has ended."""
+
+    def end(self, study: StudyRecord) -> str:
+        """Complete the parent run; returns its id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    """Why a fact could not be told; `of_the_fact` where others can be all the same."""
+
+    error: Exception
+    of_the_fact: bool
+
+
+class _Held:
+    """A study's outbox, kept by a heartbeat while its context lasts: a slow MLflow takes longer than a lease."""
+
+    def __init__(self, store: Store, claim: OutboxClaim) -> None:
+        self._store = store
+        self._claim = claim
+        self._ended = threading.Event()
+        self._lost: LeaseLostError | None = None
+        self._thread = threading.Thread(target=self._beat, name="outbox", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raises LeaseLostError where another publisher has the study."""
+        if self._lost is not None:
+            raise self._lost
+
+    def _beat(self) -> None:
+        while not self._ended.wait(RENEW):
+            try:
+                self._store.renew_outbox(self._claim, LEASE)
+            except LeaseLostError as lost:
+                self._lost = lost
+                return
+            except NeurosweepError as error:  # the next beat may get through
+                log.warning("%s", error)
+
+
+class Teller:
+    """Tells MLflow due facts, study by study, each study's in order, under the study's outbox lease.
+
+    A fact that MLflow refuses is put off alone, and set aside after some attempts. Where MLflow itself does not answer
+    everything waits, and no attempt counts.
+
+    Args:
+        home: Holds the champions' files.
+        read: Finds what MLflow has of a study.
+        refuses: Whether an error says that MLflow does answer, but not to this fact.
+        reason: An error in a line, without secrets.
+        file: Which file holds MLflow, where one does: another one is another MLflow.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        home: Path,
+        *,
+        read: Callable[[StudyRecord], StudyInMlflow],
+        refuses: Callable[[Exception], bool],
+        reason: Callable[[Exception], str],
+        file: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        self._store, self._home = store, home
+        self._read, self._refuses, self._reason_of, self._find_file = read, refuses, reason, file
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._studies: dict[int, tuple[int, StudyInMlflow]] = {}  # with the token under which it was read
+        self._doubtful: set[int] = set()  # studies with a request that may yet arrive
+        self._elsewhere: set[str] = set()  # facts that are published but for the champion
+        self._file: int | None = None
+        self._parents: dict[int, str] = {}  # run id that the database has been told, by study
+        self._failures = 0  # of MLflow to answer, in a row
+        self._rest_until = 0.0  # monotonic
+        self._reason: str | None = None
+
+    def publish_due(self, stopped: Callable[[], bool] = lambda: False) -> Turn:
+        """Publish all that is due now. Where MLflow does not answer nothing is tried for a while, longer each time.
+
+        Raises:
+            UnreachableError: The database does not answer.
+            DiskFullError: It has no room.
+        """
+        published = 0
+        if time.monotonic() >= self._rest_until:
+            self._reason = None
+        while not stopped() and time.monotonic() >= self._rest_until:
+            claim = self._store.claim_outbox(self._name, LEASE)
+            if claim is None:
+                break
+            try:
+                with _Held(self._store, claim) as held:
+                    published += self._publish_study(claim, held, stopped)
+                self._store.release_outbox(claim)
+            except LeaseLostError:
+                log.warning("study %s: another publisher has taken over", claim.study.label)
+                self._studies.pop(claim.study.id, None)
+        return Turn(published=published, reason=self._reason)
+
+    def _publish_study(self, claim: OutboxClaim, held: _Held, stopped: Callable[[], bool]) -> int:
+        """Publish a study's due facts while MLflow answers; returns how many."""
+        published, answers = 0, True
+        while answers and not stopped() and (facts := self._store.facts(claim, CHUNK)):
+            done, answers = self._publish_facts(claim, held, facts, stopped)
+            published += done
+        return published
+
+    def _publish_facts(
+        self, claim: OutboxClaim, held: _Held, facts: Sequence[Fact], stopped: Callable[[], bool]
+    ) -> tuple[int, bool]:
+        """Publish some facts in order; returns how many, and whether MLflow answers."""
+        trials, epochs = self._trials(claim.study.id, facts)
+        published, done, acknowledged = 0, list[str](), time.monotonic()
+        parent_waits, answers = False, True
+        for fact in facts:
+            if stopped():
+                break
+            held.check()
+            if fact.trial is None and parent_waits:
+                continue  # a study's own facts go to one run, in order
+            failure = self._attempt(claim, fact, trials, epochs, look=fact is facts[0])
+            if failure is None:
+                done.append(fact.key)
+            else:
+                answers = failure.of_the_fact
+                parent_waits |= fact.trial is None
+                self._put_off(claim, fact, failure)
+            if done and (not answers or time.monotonic() - acknowledged > RENEW):
+                published += self._acknowledge(claim, done)
+                acknowledged = time.monotonic()
+            if not answers:
+                break
+        return published + self._acknowledge(claim, done), answers
+
+    def _acknowledge(self, claim: OutboxClaim, done: list[str]) -> int:
+        """Tell the database what was published, and empty the list; returns how many there were."""
+        count = len(done)
+        if done:
+            reach("before_acknowledge")
+            self._store.published(claim, done)
+            self._failures = 0
+            done.clear()
+        return count
+
+    def _attempt(
+        self,
+        claim: OutboxClaim,
+        fact: Fact,
+        trials: dict[int, TrialRecord],
+        epochs: dict[int, list[EpochRow]],
+        look: bool,
+    ) -> _Failure | None:
+        """Tell MLflow one fact.
+
+        Args:
+            look: Look first whether MLflow is still what it was.
+        """
+        began = False
+        try:
+            study = self._in_mlflow(claim, look)
+            if fact.trial is not None and study.parent is None:
+                study.start(self._store.study(claim.study.id))  # no trial before its parent
+            began = True
+            if fact.trial is None:
+                self._publish_study_fact(claim, study, fact)
+            else:
+                study.trial(claim.study, trials[fact.trial], epochs[fact.trial])
+            self._remember_parent(claim, study)
+        except (LeaseLostError, UnreachableError, DiskFullError):
+            raise
+        except Exception as error:  # whatever it is, the fact waits and training goes on
+            return _Failure(error=error, of_the_fact=began and self._refuses(error))
+        return None
+
+    def _in_mlflow(self, claim: OutboxClaim, look: bool) -> StudyInMlflow:
+        """The study as it is in MLflow: read again after a failure, as a request that failed may have gone through,
+        after another publisher has held the outbox, as it may have gone away between a run and its receipt, and where
+        MLflow has been replaced by an empty one."""
+        if look and (file := self._find_file()) != self._file:
+            self._file = file
+            self._studies.clear()
+        token, study = self._studies.get(claim.study.id, (0, None))
+        if study is not None and look and not study.is_there():
+            log.warning("%s is not in MLflow any more: `neurosweep sync` writes it again", claim.study.label)
+            study = None
+        if study is None or claim.token > token + 1:
+            study = self._read(claim.study)
+        self._studies[claim.study.id] = claim.token, study
+        return study
+
+    def _remember_parent(self, claim: OutboxClaim, study: StudyInMlflow) -> None:
+        if study.parent is not None and self._parents.get(claim.study.id) != study.parent:
+            self._store.set_run(claim, MlflowRun(experiment_id=study.experiment_id, run_id=study.parent))
+            self._parents[claim.study.id] = study.parent
+
+    def _trials(self, study_id: int, facts: Sequence[Fact]) -> tuple[dict[int, TrialRecord], dict[int, list[EpochRow]]]:
+        """The trials that the facts are about, and their epochs, each in one query."""
+        numbers = [fact.trial for fact in facts if fact.trial is not None]
+        epochs: dict[int, list[EpochRow]] = {number: [] for number in numbers}
+        if not numbers:
+            return {}, epochs
+        for row in self._store.epochs(study_id, numbers):
+            epochs[row.trial].append(row)
+        return {trial.number: trial for trial in self._store.trials(study_id, numbers)}, epochs
+
+    def _publish_study_fact(self, claim: OutboxClaim, study: StudyInMlflow, fact: Fact) -> None:
+        current = self._store.study(claim.study.id)
+        if fact.kind is FactKind.STUDY_STARTED:
+            study.start(current)
+        elif current.state in OVER:  # else it was resumed meanwhile: its next end says more
+            if fact.key in self._elsewhere:
+                check_champion(champion_folder(self._home, current))
+            if current.id in self._doubtful:
+                study.read_runs()
+                self._doubtful.discard(current.id)
+            study.end(current)
+
+    def _put_off(self, claim: OutboxClaim, fact: Fact, failure: _Failure) -> None:
+        """Make a fact wait, alone where the reason is its own, else with all others; longer each time in a row."""
+        error, self._reason = failure.error, self._reason_of(failure.error)
+        if isinstance(error, ElsewhereError):
+            if fact.key not in self._elsewhere:
+                log.warning("%s waits: %s", fact.key, self._reason)
+            self._elsewhere.add(fact.key)
+            self._store.postponed(claim, fact.key, self._reason, ELSEWHERE)
+            return
+        if type(error).__module__ == "builtins" and not isinstance(error, OSError):
+            log.error("unexpected", exc_info=error)
+        self._studies.pop(claim.study.id, None)
+        self._doubtful.add(claim.study.id)
+        if failure.of_the_fact:
+            set_aside = fact.attempts + 1 >= ATTEMPTS
+            log.warning("%s %s: %s", fact.key, "is set aside" if set_aside else "waits", self._reason)
+            self._store.refused(claim, fact, self._reason, _delay(fact.attempts), set_aside)
+            return
+        delay = _delay(self._failures)
+        self._failures += 1
+        self._rest_until = time.monotonic() + delay
+        log.warning("%s and all others wait %.1f s: %s", fact.key, delay, self._reason)
+        self._store.postponed(claim, fact.key, self._reason, delay)
+
+
+def _delay(failures: int) -> float:
+    """Seconds until the next attempt, after so many failures before this one."""
+    return float(min(SLOWEST, 0.5 * 2 ** min(failures, 30)))
