@@ -28,7 +28,8 @@ from search.checkpoint import BestNetwork, Checkpoint
 from search.dispatcher import Dispatcher, Signals
 from search.spec import StudySpec
 from search.study import Proposals
-from search.study_files import files_in, study_folder
+from search.study_files import files_in
+from search.whole_files import open_files
 from storage.records import NewStudy, StudyRecord, StudyState, TrialState
 from storage.store import Store
 from tests.search.commands.shelf import Call, Shelf, environment
@@ -39,6 +40,10 @@ from trainer.work import Metric
 
 HOME = Path(".neurosweep")
 THERE = ("--home", "there")
+
+
+def study_folder(home: Path, uid: str) -> Path:
+    return home / "studies" / uid
 
 
 def with_files(study: StudyRecord) -> StudyRecord:
@@ -136,6 +141,40 @@ def test_another_database_may_share_the_home_folder_while_the_files_are_the_same
     assert out.status == 2 and "--home" in out.err
     assert contents(folder) == before
     assert call("list", "--json", "--database", "b.db").document == []
+
+
+@pytest.mark.parametrize("address", ["shared", "memory://shared"])
+def test_checkpoints_move_to_where_they_are_kept_and_back(address: str, exported: Path, call: Call) -> None:
+    (uid,) = [path.name for path in (HOME / "studies").iterdir()]
+    name = "trial-2/epoch-4.safetensors"
+    apart = (*THERE, "--checkpoints", address)
+
+    assert call("import", "digits.zip", "--json", *apart).document["files"] == 3
+    assert sorted(contents(Path("there/studies") / uid)) == ["best.safetensors", "champion/network.pt2"]
+    store = open_files(f"{address}/{uid}")
+    assert store.names("") == [name]
+    assert call("export", "digits", "-o", "again.zip", "--json", *apart).document["files"] == 3
+    assert files_of(Path("again.zip")) == files_of(exported)
+
+    # A database of its own, but the same place: refused while the checkpoints there are others.
+    assert call("import", "digits.zip", "--home", "b", "--checkpoints", address).status == 0
+    store.write(name, b"another epoch")
+    out = call("import", "digits.zip", "--home", "c", "--checkpoints", address)
+    assert out.status == 2 and "--checkpoints" in out.err
+    assert store.read(name) == b"another epoch"
+    assert call("list", "--json", "--home", "c").document == []
+
+
+def test_checkpoints_of_a_study_that_did_not_come_in_are_removed(exported: Path) -> None:
+    apart = (*THERE, "--checkpoints", "shared")
+    ended = run_alone("import", "digits.zip", *apart, failpoints="import_before_commit=memory")
+    assert ended.returncode == 1
+    assert [path for path in Path("shared").rglob("*") if path.is_file()] == []
+
+
+def files_of(file: Path) -> dict[str, str]:
+    with Archive(file) as archive:
+        return archive.files
 
 
 def test_a_study_that_ends_while_it_is_exported_is_exported_as_ended(
@@ -472,10 +511,12 @@ class Half:
         self.store.finish(claim, StudyState.FINISHED if stop_after is None else StudyState.STOPPED)
 
     def figures(self) -> list[Any]:
-        """All that does not depend on the clock."""
+        """All that does not depend on the clock or on the machine's memory."""
         epochs = self.store.epochs(self.study.id)
         trials = [
-            dataclasses.replace(trial, seconds=0, started_at=self.study.created_at, ended_at=None, pack=None)
+            dataclasses.replace(
+                trial, seconds=0, started_at=self.study.created_at, ended_at=None, pack=None, memory=None
+            )
             for trial in self.store.trials(self.study.id)
         ]
         return [trials, [dataclasses.replace(row, seconds=0, at=self.study.created_at) for row in epochs]]
