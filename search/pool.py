@@ -2,8 +2,8 @@
 
 A worker is a long-lived actor. It imports torch once, holds the dataset once, and stays warm from trial to trial and
 from study to study. One that dies, or is ended because it does not answer, is replaced; where its machine is gone, it
-comes back when there is room again; and where all of Ray is gone, it is started again. Ray's own restarts take no part in it:
-they would not bring back what the worker held.
+comes back when there is room again; and where all of Ray is gone, it is started again. Ray's own restarts take no part
+in it: they would not bring back what the worker held.
 """
 
 from __future__ import annotations

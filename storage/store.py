@@ -119,16 +119,26 @@ class Store:
         return self._write(lambda connection: queue.renew(connection, claim, lease_seconds, worked, notice))
 
     def request_cancel(self, study_id: int) -> StudyRecord:
-        """Ends a study: at once where nobody works on it, soon where it runs."""
+        """Ends a study with its unfinished trials: at once where nobody works on it, soon where it runs."""
 
         def cancel(connection: sa.Connection) -> StudyRecord:
             record = queue.request_cancel(connection, study_id)
             if record.state is StudyState.CANCELLED and record.started_at is not None and record.ended_at is not None:
+                self._fail_running(connection, record, "the study was cancelled", record.ended_at)
                 # Nobody else tells MLflow: the dispatcher is gone.
                 results.add_facts(connection, study_id, [facts.cancelled(record, record.ended_at)])
             return record
 
         return self._write(cancel)
+
+    def _fail_running(self, connection: sa.Connection, study: StudyRecord, reason: str, at: datetime) -> None:
+        """Fails what was under way in a study that nobody works on any more."""
+        batch = results.failing_of_running(connection, study, reason, at)
+        if batch.ended:
+            from storage.optuna_tables import OptunaStudy
+
+            results.write(connection, study.id, batch)
+            OptunaStudy(connection, study.id, study.label).end(connection, batch.ended)
 
     def requeue(self, study_id: int, trials: int | None = None) -> StudyRecord:
         """Puts an ended study back into the queue.
