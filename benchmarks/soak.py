@@ -128,7 +128,7 @@ class Soak:
 
     def break_something(self) -> str:
         """Does one fault, of those that find something to break; says which."""
-        faults = [
+        faults: list[tuple[str, Callable[[], bool]]] = [
             ("a dispatcher killed", lambda: self._signal(self._dispatchers(), signal.SIGKILL)),
             ("a dispatcher paused for 5 to 45 s", lambda: self._pause(self._dispatchers(), 5, 45)),
             ("a dispatcher told to stop", lambda: self._signal(self._dispatchers(), signal.SIGTERM)),

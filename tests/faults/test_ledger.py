@@ -107,7 +107,7 @@ def _moved_alias(case: Case) -> None:
 
 
 def _a_left_over_checkpoint(case: Case) -> None:
-    arrays = {"weights": np.zeros(3)}
+    arrays: dict[str, np.ndarray[Any, np.dtype[Any]]] = {"weights": np.zeros(3)}
     CheckpointStore(str(case.folder / "checkpoints")).save(Snapshot(trial=3, epoch=2, arrays=arrays, facts={}))
 
 
