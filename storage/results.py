@@ -20,7 +20,7 @@ def write(connection: sa.Connection, study_id: int, batch: Batch) -> None:
     new = {proposed.number for proposed in batch.proposed}
     _assign(connection, study_id, {number: by for number, by in batch.assigned.items() if number not in new})
     _die(connection, study_id, batch.deaths)
-    _end(connection, study_id, batch.ended)
+    end(connection, study_id, batch.ended)
     add_facts(connection, study_id, batch.facts)
 
 
@@ -86,7 +86,8 @@ def _die(connection: sa.Connection, study_id: int, deaths: dict[int, int]) -> No
     _update(connection, study_id, sa.update(trial).values(deaths=sa.bindparam("count")), rows)
 
 
-def _end(connection: sa.Connection, study_id: int, trials: Sequence[EndedTrial]) -> None:
+def end(connection: sa.Connection, study_id: int, trials: Sequence[EndedTrial]) -> None:
+    """Writes how trials ended; doing it again changes nothing."""
     names = (
         "state",
         "train",

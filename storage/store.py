@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import sqlalchemy as sa
 
-from storage import facts, outbox, queue, results
+from storage import facts, outbox, queue, repairs, results
 from storage.database import migrate, open_engine, transaction_retry, translated
 from storage.records import (
+    AbandonedStudy,
     Batch,
     Behind,
     Claim,
@@ -25,6 +26,7 @@ from storage.records import (
     StudyState,
     StudySummary,
     TrialRecord,
+    TrialState,
 )
 
 if TYPE_CHECKING:
@@ -174,6 +176,42 @@ class Store:
             results.add_facts(connection, claim.study.id, facts)
 
         self._write(write)
+
+    # Repairs
+
+    def abandoned(self) -> list[AbandonedStudy]:
+        """Studies that are marked as running, though their dispatcher's lease has run out."""
+        return self._read(repairs.abandoned)
+
+    def put_back(self, study_id: int) -> bool:
+        """Puts an abandoned study back into the queue; False where somebody works on it again."""
+        return self._write(lambda connection: repairs.put_back(connection, study_id))
+
+    def forgotten_trials(self) -> dict[int, list[int]]:
+        """Trials that are marked as running in studies that have ended, by study."""
+        return self._read(repairs.forgotten_trials)
+
+    def fail_forgotten(self, study_id: int, numbers: Sequence[int]) -> None:
+        """Marks forgotten trials as failed, in our tables and in Optuna's, with the facts that say so."""
+        from storage.optuna_tables import OptunaStudy
+
+        at = datetime.now(UTC)
+
+        def write(connection: sa.Connection) -> None:
+            ended = repairs.fail_forgotten(connection, study_id, numbers, at)
+            optuna = OptunaStudy(connection, study_id, queue.by_id(connection, study_id).label)
+            optuna.end(connection, [each for each in ended if optuna.knows(each.number)])
+
+        self._make_optuna_tables()
+        self._write(write)
+
+    def optuna_counts(self, study_id: int) -> dict[TrialState, int]:
+        """How many trials of a study Optuna's tables have, by state."""
+        from storage.optuna_tables import count_trials
+
+        return self._read(
+            lambda connection: count_trials(connection, study_id, queue.by_id(connection, study_id).label)
+        )
 
     # Reading results
 
