@@ -39,10 +39,13 @@ def champion_folder(home: Path, study: StudyRecord) -> Path:
     return home / "studies" / study.uid / "champion"
 
 
+NOT_HERE = "the champion's files are not in"
+
+
 def check_champion(folder: Path) -> None:
     """Raise NeurosweepError where the champion isn't on this machine."""
     if not (folder / "network.pt2").is_file():
-        raise ElsewhereError(f"the champion's files are not in {folder}: it has to be published where it was trained")
+        raise ElsewhereError(f"{NOT_HERE} {folder}: it has to be published where it was trained")
 
 
 class StudyInMlflow(Protocol):
