@@ -200,7 +200,12 @@ def renew(
 
 
 def finish(
-    connection: sa.Connection, held: Claim, state: StudyState, error: str | None, result: dict[str, Any] | None
+    connection: sa.Connection,
+    held: Claim,
+    state: StudyState,
+    error: str | None,
+    result: dict[str, Any] | None,
+    worked: float | None,
 ) -> None:
     """Ends the study. Again, after the answer to the first time was lost, it changes nothing."""
     values: dict[str, Any] = {
@@ -212,6 +217,8 @@ def finish(
     }
     if result is not None:
         values["result"] = result
+    if worked is not None:
+        values["worked"] = worked
     try:
         fence(connection, held, **values)
     except LeaseLostError:

@@ -186,11 +186,16 @@ class Store:
         error: str | None = None,
         result: dict[str, Any] | None = None,
         facts: Sequence[Fact] = (),
+        worked: float | None = None,
     ) -> None:
-        """Ends the claim: the study is in another state than running."""
+        """Ends the claim: the study is in another state than running.
+
+        Args:
+            worked: Seconds of work on the study so far, earlier claims included; None leaves it as it is.
+        """
 
         def write(connection: sa.Connection) -> None:
-            queue.finish(connection, claim, state, error, result)
+            queue.finish(connection, claim, state, error, result, worked)
             results.add_facts(connection, claim.study.id, facts)
 
         self._write(write)
