@@ -90,7 +90,7 @@ class Dispatcher:
         packing: Packing,
         name_worker: Callable[[int], str],
         known: Sequence[TrialRecord],
-        known_epochs: Sequence[EpochRow] = (),
+        known_epochs: Sequence[EpochRow],
         on_progress: Callable[[Progress], None],
         signals: Signals,
         started: float,
@@ -125,7 +125,7 @@ class Dispatcher:
         )
         self._hands = Hands(pool.size)
         self._watch = Watch()
-        self._shown = 0.0
+        self._shown = self._watched = 0.0
         self._dispatching = clock.monotonic()
         # What goes to the workers after the next transaction.
         self._outgoing: list[tuple[int, list[TrialWork]]] = []
@@ -412,6 +412,9 @@ class Dispatcher:
 
     def _end_silent_workers(self) -> None:
         now = self._clock.monotonic()
+        if now - self._watched < LOOK_SECONDS:
+            return
+        self._watched = now
         self._watch.shown(self._pool.signs(), now)
         for worker, why in self._watch.late(now).items():
             packs = self._hands.packs(worker)

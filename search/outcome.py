@@ -20,6 +20,7 @@ from search.plots import draw
 from search.pool import ATTEMPTS, Done, Pool
 from search.spec import StudySpec
 from search.study import Proposals
+from search.watch import FIRST_RATE, MARGIN, START_SECONDS, Watch
 from storage.records import Claim, EpochRow, TrialRecord, TrialState
 from trainer.data.dataset import Dataset
 from trainer.settings import Settings
@@ -120,14 +121,20 @@ def _winning_weights(
 
 def _trained_again(work: TrialWork, pool: Pool) -> SegmentResult:
     """The result of one trial by itself; where its worker dies, another one is asked, a few times."""
-    deaths = 0
+    deaths, watch = 0, Watch()
     while True:
-        pool.submit(next((worker for worker in range(pool.size) if pool.serves(worker)), 0), [work])
+        worker = next((worker for worker in range(pool.size) if pool.serves(worker)), 0)
+        pool.submit(worker, [work])
+        watch.expect(worker, START_SECONDS * FIRST_RATE / MARGIN, time.monotonic())
         done: list[Done] = []
         while not done:
             done = [each for each in pool.collect(0.5) if each.works == (work,)]
             if pool.stopped():
                 raise InterruptedStudyError("Told to stop.")
+            watch.shown(pool.signs(), time.monotonic())
+            for silent, why in watch.late(time.monotonic()).items():
+                watch.gone(silent)
+                pool.end(silent, why)
         if done[0].results is not None:
             return done[0].results[0]
         deaths += not done[0].blameless

@@ -2,8 +2,8 @@
 
 A worker is a long-lived actor. It imports torch once, holds the dataset once, and stays warm from trial to trial and
 from study to study. One that dies, or is ended because it does not answer, is replaced; where its machine is gone, it
-comes back when there is room again; and where all of Ray is gone, it is started again. Ray's own restarts take no part in it:
-they would not bring back what the worker held.
+comes back when there is room again; and where all of Ray is gone, it is started again. Ray's own restarts take no part
+in it: they would not bring back what the worker held.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from search.placement import Node, WorkerShape, places
 from search.pool_worker import PoolWorker, Sign, TrainingData
 from search.progress import WorkerActivity
 from search.ray_session import RaySession, first_line
+from search.watch import SILENCE_SECONDS, START_SECONDS
 from trainer.data.dataset import Dataset
 from trainer.settings import Settings
 from trainer.work import Metric, SegmentResult, TestResult, TrialWork
@@ -296,46 +297,49 @@ class Pool:
 
     def _ask(self, question: Callable[[Any], Any]) -> Callable[[], Any]:
         """Puts a question to a worker; the answer waits for it, and asks another one where the first has died."""
-        asked = question(self._any_actor())
+        first = self._any_worker()
+        asked = question(self._members[first].actor)
 
         def answer() -> Any:
-            call = asked
+            worker, call = first, asked
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    return self._wait(call)
+                    return self._wait(worker, call)
                 except ray.exceptions.RayActorError as exc:
                     if attempt == ATTEMPTS:
                         raise NeurosweepError(f"A worker failed: {_death(exc)[0]}") from exc
-                    self._revive_all()
-                    call = question(self._any_actor())
+                    if self._members[worker].actor is not None:
+                        self._replace(worker)
+                    worker = self._any_worker()
+                    call = question(self._members[worker].actor)
                 except ray.exceptions.RayError as exc:
                     raise NeurosweepError(f"A worker failed: {first_line(exc)}") from exc
             raise AssertionError("the last attempt returns or raises")
 
         return answer
 
-    def _wait(self, call: Any) -> Any:
+    def _wait(self, worker: int, call: Any) -> Any:
+        """The answer to a question, unless its worker shows no sign of life."""
+        shown = time.monotonic()
         while not ray.wait([call], timeout=0.2)[0]:
             if self.stopped():
                 raise InterruptedStudyError("Told to stop.")
-            if self._look_after_ray():
+            if self.signs()[worker] is not None:
+                shown = time.monotonic()
+            allowed = START_SECONDS if self._members[worker].sign is None else SILENCE_SECONDS
+            if self._look_after_ray() or time.monotonic() - shown > allowed:
                 raise ray.exceptions.RayActorError()
         return ray.get(call)
 
-    def _any_actor(self) -> Any:
+    def _any_worker(self) -> int:
         while True:
-            for member in self._members:
-                if member.actor is not None:
-                    return member.actor
+            for worker in range(self.size):
+                if self.serves(worker):
+                    return worker
             if self.stopped():
                 raise InterruptedStudyError("Told to stop.")
             time.sleep(0.5)
             self._look_after_ray()
-
-    def _revive_all(self) -> None:
-        for worker, member in enumerate(self._members):
-            if member.actor is not None:
-                self._replace(worker)
 
     def _spawn(self) -> Any:
         shape = self._shape

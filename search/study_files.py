@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
+import io
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from neurosweep.errors import BadInputError, NeurosweepError
 from search.archive import Archive, is_file_name, sync_folder
+from search.places import Places
+from search.whole_files import SCRATCH, Files, open_files
 
 ROOM = 64 << 20
 """Bytes that stay free on the disk."""
 
 
-def study_folder(home: Path, uid: str) -> Path:
-    """Where a study's files are: its best network, checkpoints, plots and champion."""
-    return home / "studies" / uid
+CHECKPOINTS = "checkpoints/"
+
+
+def study_files(places: Places, uid: str) -> dict[str, Callable[[], IO[bytes]]]:
+    """All files of a study, its checkpoints wherever they are kept: for each name a way to open it."""
+    found: dict[str, Callable[[], IO[bytes]]] = {
+        name: partial(_opened_here, path) for name, path in files_in(places.folder_of(uid)).items()
+    }
+    if places.checkpoints is not None:
+        found = {name: opened for name, opened in found.items() if not name.startswith(CHECKPOINTS)}
+        store = open_files(places.checkpoints_of(uid))
+        found |= {CHECKPOINTS + name: partial(_opened, store, name) for name in _names(store)}
+    return found
+
+
+def _opened_here(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _opened(store: Files, name: str) -> IO[bytes]:
+    return io.BytesIO(store.read(name))
+
+
+def _names(store: Files) -> list[str]:
+    return sorted(name for name in store.names("") if not name.endswith(SCRATCH) and is_file_name(name))
 
 
 def files_in(folder: Path) -> dict[str, Path]:
     """A study's files by their names relative to its folder; those in the making are left out."""
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".tmp")
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != SCRATCH)
     named = {path.relative_to(folder).as_posix(): path for path in found}
     return {name: path for name, path in named.items() if is_file_name(name)}
 
@@ -35,7 +63,7 @@ class Arrival:
     What an import that was cut off has left is cleared away by the next one of this study.
 
     Args:
-        home: The home folder.
+        places: Where files belong here.
         uid: The study's name among all databases.
         archive: Where the files are.
 
@@ -44,11 +72,16 @@ class Arrival:
         NeurosweepError: They can't be written.
     """
 
-    def __init__(self, home: Path, uid: str, archive: Archive) -> None:
-        self._place = study_folder(home, uid)
+    def __init__(self, places: Places, uid: str, archive: Archive) -> None:
+        self._place = places.folder_of(uid)
         self._waiting = self._place.with_name(f".{uid}.import")
         self._archive = archive
         self._placed = False
+        self._store = None if places.checkpoints is None else open_files(places.checkpoints_of(uid))
+        """The checkpoints' own place, where they are not among the other files."""
+        apart = CHECKPOINTS if self._store else None
+        self._here = {name: total for name, total in archive.files.items() if not apart or not name.startswith(apart)}
+        self._apart = {name: total for name, total in archive.files.items() if name not in self._here}
 
     def __enter__(self) -> Self:
         self._refuse_others()
@@ -56,6 +89,8 @@ class Arrival:
             self._lock = _made_and_locked(self._waiting)
             try:
                 self._unpack()
+                # Before the transaction, which a slow store must not keep open.
+                self._unpack_apart()
             except BaseException:
                 self._clear()
                 raise
@@ -70,7 +105,7 @@ class Arrival:
 
     def place(self) -> None:
         """Puts the files in their place; a second time it changes nothing."""
-        if self._placed or not self._archive.files or self._place.exists():
+        if self._placed or not self._here or self._place.exists():
             return
         try:
             self._waiting.rename(self._place)
@@ -80,22 +115,30 @@ class Arrival:
             raise _unwritable(exc, self._place) from exc
 
     def take_back(self) -> None:
-        """Removes what `place` has put there: the study is not in the database after all."""
+        """Removes all files again: the study is not in the database after all."""
         if self._placed:
             shutil.rmtree(self._place, ignore_errors=True)
+        if self._store:
+            with contextlib.suppress(OSError):
+                self._store.remove(name.removeprefix(CHECKPOINTS) for name in self._apart)
 
     def _refuse_others(self) -> None:
         """Files that are there already must be the same: of an import that was cut off, or of another database's
         study, whose files are not to be written over."""
-        if not self._place.exists():
-            return
-        there = {name: _sha256(path) for name, path in files_in(self._place).items()}
-        if there != self._archive.files:
-            raise BadInputError(
-                "Other files of this study are there already: does another database use the same home folder? Give "
-                "this one a folder of its own with --home, or move those files away.",
-                str(self._place),
-            )
+        if self._place.exists():
+            there = {name: _sha256(path) for name, path in files_in(self._place).items()}
+            if there != self._here:
+                raise _taken("home folder", "--home", str(self._place))
+        if self._store:
+            try:
+                kept = {
+                    CHECKPOINTS + name: hashlib.sha256(self._store.read(name)).hexdigest()
+                    for name in _names(self._store)
+                }
+            except OSError as exc:
+                raise _unwritable(exc, Path("checkpoints")) from exc
+            if not kept.items() <= self._apart.items():
+                raise _taken("place for checkpoints", "--checkpoints", None)
 
     def _unpack(self) -> None:
         free, wanted = shutil.disk_usage(self._waiting).free, self._archive.files_size
@@ -105,7 +148,7 @@ class Arrival:
                 "another --home.",
                 str(self._waiting.parent),
             )
-        for name in self._archive.files:
+        for name in self._here:
             target = self._waiting / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("xb") as output:
@@ -114,6 +157,14 @@ class Arrival:
                 os.fsync(output.fileno())
         for folder in (self._waiting, *(path for path in self._waiting.rglob("*") if path.is_dir())):
             sync_folder(folder)
+
+    def _unpack_apart(self) -> None:
+        if self._store is None:
+            return
+        for name in self._apart:
+            content = io.BytesIO()
+            self._archive.unpack(name, content)
+            self._store.write(name.removeprefix(CHECKPOINTS), content.getvalue())
 
     def _clear(self) -> None:
         if not self._placed:
@@ -144,6 +195,14 @@ def _made_and_locked(folder: Path) -> int:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _taken(what: str, option: str, where: str | None) -> BadInputError:
+    return BadInputError(
+        f"Other files of this study are there already: does another database use the same {what}? Give this one "
+        f"another with {option}, or move those files away.",
+        where,
+    )
 
 
 def _unwritable(exc: OSError, where: Path) -> NeurosweepError:

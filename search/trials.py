@@ -17,7 +17,7 @@ from search.study import Proposals
 from storage.records import Claim, EndedTrial, EpochRow, ProposedTrial, TrialRecord, TrialState
 from storage.store import Store
 from trainer.settings import Settings
-from trainer.work import Metric, SegmentResult
+from trainer.work import OUT_OF_MEMORY, Metric, SegmentResult
 
 
 class Trials:
@@ -235,4 +235,6 @@ class Trials:
                 self._proposals.report(trial, row.epoch, row.validation_metric)
                 self.ledger.add_row(replace(row, trial=trial, seconds=0.0, at=self._clock.now()))
         live.best_epoch, live.validation = outcome.best_epoch, outcome.validation
+        if (outcome.error or "").startswith(OUT_OF_MEMORY):
+            self._proposals.too_large(trial)
         self._book_end(trial, outcome.state, outcome.train, outcome.weights, outcome.error)

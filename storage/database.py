@@ -181,6 +181,21 @@ def _version(connection: sa.Connection) -> str | None:
     return version
 
 
+def schema_version(url: str) -> str | None:
+    """Which migration a database was last brought to; None for a new one.
+
+    Raises:
+        BadInputError: The address is not one of SQLite or PostgreSQL.
+        UnreachableError: It does not answer.
+    """
+    engine = open_engine(url)
+    try:
+        with translated(engine), engine.connect().execution_options(writes=False) as connection:
+            return _version(connection)
+    finally:
+        engine.dispose()
+
+
 def _upgrade(connection: sa.Connection) -> None:
     # Alembic takes 0.3 s to import: only here, where there is something to migrate.
     from alembic import command

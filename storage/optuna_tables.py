@@ -130,6 +130,25 @@ def _optunas_errors() -> Iterator[None]:
         ) from exc
 
 
+def count_trials(connection: sa.Connection, study_id: int, label: str) -> dict[TrialState, int]:
+    """How many trials of a study Optuna has in each state."""
+    if not sa.inspect(connection).has_table(_TRIALS.name):
+        return {}
+    ours = {theirs: state for state, theirs in _STATES.items()}
+    rows = connection.execute(
+        sa.select(_TRIALS.c.state, sa.func.count())
+        .join(_STUDIES, _STUDIES.c.study_id == _TRIALS.c.study_id)
+        .join(_STUDY_ATTRS, _STUDY_ATTRS.c.study_id == _TRIALS.c.study_id)
+        .where(
+            _STUDIES.c.study_name == label,
+            _STUDY_ATTRS.c.key == _OURS,
+            _STUDY_ATTRS.c.value_json == json.dumps(study_id),
+        )
+        .group_by(_TRIALS.c.state)
+    )
+    return {ours.get(state, TrialState.RUNNING): count for state, count in rows}
+
+
 class OptunaStudy:
     """One study in Optuna's tables.
 
@@ -147,6 +166,10 @@ class OptunaStudy:
             sa.select(_TRIALS.c.number, _TRIALS.c.trial_id).where(_TRIALS.c.study_id == self.study_id)
         )
         self._trial_ids: dict[int, int] = {row.number: row.trial_id for row in rows}
+
+    def knows(self, number: int) -> bool:
+        """Whether the trial is there."""
+        return number in self._trial_ids
 
     def propose(self, connection: sa.Connection, trials: Sequence[ProposedTrial]) -> None:
         """Adds running trials with their parameters; those that are there already are left alone."""

@@ -76,6 +76,17 @@ def connect(tracking: str) -> mlflow.MlflowClient:
     return mlflow.MlflowClient(tracking_uri=tracking, registry_uri=tracking)
 
 
+def why_unreachable(tracking: str) -> str | None:
+    """Why MLflow can't be used, in a line; None where it answers, or where its file is still to be made."""
+    if tracking.startswith("sqlite") and _file_of(tracking) is None:
+        return None
+    try:
+        connect(tracking).search_experiments(max_results=1)
+    except Exception as error:
+        return reason_of(error, tracking)
+    return None
+
+
 def _refuses(error: Exception) -> bool:
     """Whether MLflow answers, but not to this: the fact itself is what is wrong, or what we make of it.
 

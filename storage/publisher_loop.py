@@ -114,14 +114,12 @@ def _said(line: str) -> int:
 
 def in_words(behind: Behind) -> str | None:
     """How far MLflow is behind, in a line; None where it is not."""
-    parts = []
-    if behind.pending:
-        why = (behind.oldest_reason or "").replace(UNANSWERED, "it does not answer")
-        parts.append(f"MLflow is behind by {_count(behind.pending)}{f': {why}' if why else ''}")
-    if behind.set_aside:
-        which = behind.set_aside if parts else _count(behind.set_aside)
-        parts.append(f"{which} set aside: {behind.set_aside_reason}")
-    return "; ".join(parts) or None
+    aside = f"set aside: {behind.set_aside_reason}"
+    if not behind.pending:
+        return f"MLflow lacks {_count(behind.set_aside)}, {aside}" if behind.set_aside else None
+    why = (behind.oldest_reason or "").replace(UNANSWERED, "it does not answer")
+    said = f"MLflow is behind by {_count(behind.pending)}{f': {why}' if why else ''}"
+    return f"{said}; {behind.set_aside} {aside}" if behind.set_aside else said
 
 
 def _count(facts: int) -> str:

@@ -106,6 +106,15 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AbandonedStudy:
+    """A study that is marked as running, though nobody has renewed the lease on it for some seconds."""
+
+    study: StudyRecord
+    dispatcher: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptunaParam:
     """One searched parameter as Optuna stores it: its value in internal representation, its distribution as JSON."""
 

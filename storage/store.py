@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import sqlalchemy as sa
 
 from neurosweep.failpoints import reach
-from storage import facts, outbox, queue, results
+from storage import facts, outbox, queue, repairs, results
 from storage.database import migrate, open_engine, transaction_retry, translated
 from storage.records import (
+    AbandonedStudy,
     Batch,
     Behind,
     Claim,
@@ -26,6 +27,7 @@ from storage.records import (
     StudyState,
     StudySummary,
     TrialRecord,
+    TrialState,
 )
 
 if TYPE_CHECKING:
@@ -119,16 +121,27 @@ class Store:
         return self._write(lambda connection: queue.renew(connection, claim, lease_seconds, worked, notice))
 
     def request_cancel(self, study_id: int) -> StudyRecord:
-        """Ends a study: at once where nobody works on it, soon where it runs."""
+        """Ends a study with its unfinished trials: at once where nobody works on it, soon where it runs."""
 
         def cancel(connection: sa.Connection) -> StudyRecord:
             record = queue.request_cancel(connection, study_id)
             if record.state is StudyState.CANCELLED and record.started_at is not None and record.ended_at is not None:
+                self._fail_running(connection, record, "the study was cancelled", record.ended_at)
                 # Nobody else tells MLflow: the dispatcher is gone.
                 results.add_facts(connection, study_id, [facts.cancelled(record, record.ended_at)])
             return record
 
         return self._write(cancel)
+
+    def _fail_running(self, connection: sa.Connection, study: StudyRecord, reason: str, at: datetime) -> None:
+        """Fails what was under way in a study that nobody works on any more."""
+        batch = results.failing_of_running(connection, study, reason, at)
+        if batch.ended:
+            from storage.optuna_tables import OptunaStudy
+
+            results.write(connection, study.id, batch)
+            optuna = OptunaStudy(connection, study.id, study.label)
+            optuna.end(connection, [trial for trial in batch.ended if optuna.knows(trial.number)])
 
     def requeue(self, study_id: int, trials: int | None = None) -> StudyRecord:
         """Puts an ended study back into the queue.
@@ -181,6 +194,39 @@ class Store:
             results.add_facts(connection, claim.study.id, facts)
 
         self._write(write)
+
+    # Repairs
+
+    def abandoned(self) -> list[AbandonedStudy]:
+        """Studies that are marked as running, though their dispatcher's lease has run out."""
+        return self._read(repairs.abandoned)
+
+    def put_back(self, study_id: int) -> bool:
+        """Puts an abandoned study back into the queue; False where somebody works on it again."""
+        return self._write(lambda connection: repairs.put_back(connection, study_id))
+
+    def forgotten_trials(self) -> dict[int, list[int]]:
+        """Trials that are marked as running in studies that have ended, by study."""
+        return self._read(repairs.forgotten_trials)
+
+    def fail_forgotten(self, study_id: int) -> None:
+        """Marks forgotten trials as failed, in our tables and in Optuna's, with the facts that say so."""
+        at = datetime.now(UTC)
+
+        def write(connection: sa.Connection) -> None:
+            if repairs.has_ended(connection, study_id):
+                self._fail_running(connection, queue.by_id(connection, study_id), repairs.FORGOTTEN, at)
+
+        self._make_optuna_tables()
+        self._write(write)
+
+    def optuna_counts(self, study_id: int) -> dict[TrialState, int]:
+        """How many trials of a study Optuna's tables have, by state."""
+        from storage.optuna_tables import count_trials
+
+        return self._read(
+            lambda connection: count_trials(connection, study_id, queue.by_id(connection, study_id).label)
+        )
 
     # Reading results
 

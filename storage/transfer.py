@@ -30,8 +30,8 @@ from storage.transfer_lines import EpochLine, Head, OptunaTrialLine, StudyLine, 
 
 FORMAT = 1
 
-AT_ONCE = 2000
-"""Rows that are in memory at a time."""
+EPOCHS_AT_ONCE, TRIALS_AT_ONCE = 2000, 250
+"""Lines that are in memory at a time, and in one statement: PostgreSQL ends one that takes half a minute."""
 
 LEFT_BEHIND = frozenset(
     {
@@ -96,7 +96,7 @@ class Snapshot:
         # SQLAlchemy's own names are of a kind of string that makes JSON ten times as slow.
         names = tuple(line.model_fields)
         query = sa.select(*(table.c[name] for name in names)).where(table.c.study_id == self._id)
-        rows = self._connection.execute(query.order_by(*order), execution_options={"yield_per": AT_ONCE})
+        rows = self._connection.execute(query.order_by(*order), execution_options={"yield_per": EPOCHS_AT_ONCE})
         return (_line(dict(zip(names, row, strict=True))) for row in rows)
 
 
@@ -211,7 +211,7 @@ def _insert_trials(connection: sa.Connection, record: StudyRecord, parcel: Parce
         optuna = OptunaStudy(connection, record.id, record.label)
         optuna.set_study_attrs(connection, parcel.head.optuna.system, parcel.head.optuna.user)
     count = 0
-    for pairs in _batches(zip_longest(ours, optunas)):
+    for pairs in _batches(zip_longest(ours, optunas), TRIALS_AT_ONCE):
         checked = []
         for line, theirs in pairs:
             if line is None or theirs is None or optuna is None:
@@ -254,7 +254,7 @@ def _check_trial(line: TrialLine, theirs: OptunaTrialLine, number: int) -> None:
 
 def _insert_epochs(connection: sa.Connection, record: StudyRecord, parcel: Parcel, trials: int) -> None:
     last = (-1, 0)
-    for lines in _batches(_parsed("epochs.jsonl", EpochLine, parcel.epochs())):
+    for lines in _batches(_parsed("epochs.jsonl", EpochLine, parcel.epochs()), EPOCHS_AT_ONCE):
         for line in lines:
             if not last < (line.trial, line.epoch) or line.trial >= trials:
                 raise BadInputError(
@@ -282,7 +282,7 @@ def _first(error: ValidationError) -> str:
     return f"{place}: {said}" if place else said
 
 
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     source = iter(items)
-    while batch := list(itertools.islice(source, AT_ONCE)):
+    while batch := list(itertools.islice(source, size)):
         yield batch

@@ -76,7 +76,6 @@ class Segment:
         member: The trial's state; None where it could not be built.
         outcome: How the segment ended; None while it has not.
         memory: See `SegmentResult.memory`.
-        known: Epochs up to this one were trained before: doing them again counts for nothing of the trial's time.
     """
 
     def __init__(self, work: TrialWork, member: Member | None) -> None:
@@ -88,7 +87,6 @@ class Segment:
         self.train: float | None = None
         self.seconds = 0.0
         self.memory: int | None = None
-        self.known = 0 if member is None else member.epoch
         self._spent = 0.0
         self._standing = Standing()
 
@@ -114,9 +112,10 @@ class Segment:
         self.fail(f"its time of {self.work.seconds:.3g} s was up", Outcome.TOO_LONG)
 
     def spend(self, seconds: float) -> None:
-        """Counts time that went into the trial's latest epoch, also where nothing came of it."""
+        """Counts time that went into the trial's latest epoch, also where nothing came of it. Doing an epoch again that
+        the caller knows takes nothing of the trial's time: the first time did."""
         self.seconds += seconds
-        if self.trial.epoch > self.known:
+        if self.trial.epoch > self.work.known_epochs:
             self._spent += seconds
 
     def book(self, train: Figures, validation: Figures, seconds: float) -> EpochResult | None:

@@ -54,7 +54,8 @@ class TrialWork:
         known_epochs: Epochs whose figures the caller has: a state that was saved after more of them is of no use.
         keep_up_to: Hand the best epoch's weights back when the trial finishes with a validation metric at or under
             this.
-        seconds: Training time that the trial has left, counted as `SegmentResult.seconds` is.
+        seconds: Training time that the trial has left for epochs behind the known ones, counted as
+            `SegmentResult.seconds` is.
     """
 
     trial: int

@@ -210,7 +210,6 @@ class Trainer:
         self._tidy_up()
         for segment in pack if len(pack) > 1 else ():
             again = self._begin(segment.work, None)
-            again.known = segment.known
             yield segment, again
             for _ in self._train_pack([again], check_stop, on_epoch) if again.outcome is None else ():
                 raise AssertionError("one alone is not begun anew")

@@ -9,7 +9,7 @@ from typing import Any
 from neurosweep.errors import NeurosweepError, StudyFailedError
 from search.leaders import SHOWN, leaders, trial_figures
 from search.progress import Progress, WorkerActivity
-from storage.records import MlflowRun, StudyRecord, StudyState, StudySummary, TrialRecord, TrialState
+from storage.records import Behind, MlflowRun, StudyRecord, StudyState, StudySummary, TrialRecord, TrialState
 from storage.secrecy import public_address
 
 Document = dict[str, Any]
@@ -64,6 +64,7 @@ def study_document(
         "started_at": _moment(study.started_at),
         "ended_at": _moment(study.ended_at),
         "error": _study_error(study),
+        "notice": study.notice,
     }
 
 
@@ -76,6 +77,13 @@ def trial_document(trial: TrialRecord) -> Document:
         "error": trial.error,
         "worker": trial.worker,
     }
+
+
+def mlflow_document(document: Document, behind: Behind) -> Document:
+    """Where a study is in MLflow, and how far MLflow is behind."""
+    where = document["mlflow"] or {"tracking_uri": None, "experiment_id": None, "run_id": None}
+    reason = behind.oldest_reason or behind.set_aside_reason
+    return {**where, "pending": behind.pending, "set_aside": behind.set_aside, "reason": reason}
 
 
 def error_document(error: NeurosweepError) -> Document:
@@ -140,6 +148,8 @@ def _study_error(study: StudyRecord) -> Document | None:
 def _seconds(study: StudyRecord) -> float | None:
     if study.started_at is None:
         return None
+    if study.worked:
+        return study.worked
     return ((study.ended_at or datetime.now(UTC)) - study.started_at).total_seconds()
 
 

@@ -10,12 +10,13 @@ import click
 
 from neurosweep.errors import BadInputError, StudyFailedError
 from search.commands import tables
-from search.commands.documents import GOING_ON, stored_progress, study_document, trial_document
+from search.commands.documents import GOING_ON, mlflow_document, stored_progress, study_document, trial_document
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say, tell
 from search.commands.stopping import INTERRUPTED
 from search.commands.studies import document_of, open_store, show_end
 from search.commands.words import age
+from storage.publisher_loop import in_words
 from storage.records import StudyState
 
 if TYPE_CHECKING:
@@ -64,12 +65,17 @@ def status(study: str, as_json: bool) -> None:
     record = store.find(study)
     document = document_of(store, record, where)
     trials = [trial_document(trial) for trial in sorted(store.trials(record.id), key=lambda trial: trial.number)]
+    behind = store.behind(record.id)
     if as_json:
-        print_json({**document, "trial_list": trials})
+        print_json({**document, "mlflow": mlflow_document(document, behind), "trial_list": trials})
         return
     say(tables.headline(document))
+    if late := in_words(behind):
+        say(late)
     if record.error:
         say(f"error: {record.error}")
+    if record.notice:
+        say(record.notice)
     if trials:
         say()
         tables.show_trials(trials, str(document["metric"]))

@@ -17,6 +17,7 @@ from search.commands.moving import export_study, import_study
 from search.commands.options import Command, format_options, json_option, place_options
 from search.commands.output import drop_stdout, forgive_encodings, print_json, say, tell
 from search.commands.predicting import predict
+from search.commands.repairing import doctor, sync
 from search.commands.stopping import INTERRUPTED
 from search.commands.ui import ui
 from search.commands.working import resume, run, serve
@@ -61,6 +62,8 @@ def version(as_json: bool) -> None:
 
 _WORK = (init, validate, run, submit, serve, list_studies, status, watch, best, resume, cancel, predict, ui)
 for command in (*_WORK, export_study, import_study):
+    cli.add_command(command)
+for command in (sync, doctor):
     cli.add_command(command)
 cli.add_command(cli.commands.pop("version"))  # the last of the list
 

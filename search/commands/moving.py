@@ -18,6 +18,7 @@ from storage.records import StudyState
 
 if TYPE_CHECKING:
     from search.archive import Archive
+    from search.places import Places
     from storage.records import StudyRecord
     from storage.store import Store
     from storage.transfer import Parcel, Snapshot
@@ -59,7 +60,7 @@ def export_study(study: str, file: Path | None, force: bool, as_json: bool) -> N
         raise BadInputError("-o takes a file's name, and this is a folder.", str(target))
     if target.exists() and not force:
         raise BadInputError("The file is there already; --force writes over it.", str(target))
-    written = _export(store, record, where.home, target)
+    written = _export(store, record, where, target)
     size = target.stat().st_size
     if as_json:
         label = written.study.label
@@ -93,7 +94,7 @@ def import_study(file: Path, as_json: bool) -> None:
             archive.verify_tables()
             parcel = _checked(archive)
             store = open_store(where)
-            record = _take_in(store, where.home, archive, parcel)
+            record = _take_in(store, where, archive, parcel)
         except BadInputError as error:
             error.where = error.where or str(file)
             raise
@@ -113,27 +114,27 @@ def _counted(trials: int, files: int) -> str:
     return f"{trials} {'trial' if trials == 1 else 'trials'}, {files} {'file' if files == 1 else 'files'}"
 
 
-def _export(store: Store, study: StudyRecord, home: Path, target: Path) -> _Written:
+def _export(store: Store, study: StudyRecord, where: Places, target: Path) -> _Written:
     for _ in range(_TRIES):
-        written = store.export(study.id, partial(_write, before=study, home=home, target=target))
+        written = store.export(study.id, partial(_write, before=study, where=where, target=target))
         if written is not None:
             return written
         study = store.study(study.id)  # its state has changed: so may have its files
     raise NeurosweepError(f"{study.label} changes faster than it can be exported: try again.")
 
 
-def _write(snapshot: Snapshot, before: StudyRecord, home: Path, target: Path) -> _Written | None:
+def _write(snapshot: Snapshot, before: StudyRecord, where: Places, target: Path) -> _Written | None:
     """Writes the file. None, and no file, where the study's end came between its files and its rows."""
     from search.archive import ArchiveWriter
-    from search.study_files import files_in, study_folder
+    from search.study_files import study_files
 
     with ArchiveWriter(target) as archive:
         # Files first, before the transaction begins: rows that are ahead of a checkpoint are harmless, epochs that only
         # a checkpoint knows are not; and a database does not let a transaction wait for large files.
         files = 0
-        for name, path in files_in(study_folder(home, before.uid)).items():
+        for name, opened in study_files(where, before.uid).items():
             try:
-                file = path.open("rb")
+                file = opened()
             except FileNotFoundError:
                 continue  # replaced by a newer one meanwhile
             with file:
@@ -171,13 +172,13 @@ def _checked(archive: Archive) -> Parcel:
     )
 
 
-def _take_in(store: Store, home: Path, archive: Archive, parcel: Parcel) -> StudyRecord:
+def _take_in(store: Store, where: Places, archive: Archive, parcel: Parcel) -> StudyRecord:
     from search.study_files import Arrival
     from storage.transfer import refuse_known
 
     uid = parcel.head.study.uid
     refuse_known(store.by_uid(uid))
-    with Arrival(home, uid, archive) as arrival:
+    with Arrival(where, uid, archive) as arrival:
         try:
             return store.take_in(parcel, arrival.place)
         except BaseException:

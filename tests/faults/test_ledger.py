@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from search.checkpoint_store import Arrays, BestNetwork, CheckpointStore
+from search.checkpoint_store import BestNetwork, CheckpointStore
 from storage.store import Store
 from tests.faults.ledger import check
 from tests.faults.product import Fleet, study
@@ -107,7 +107,7 @@ def _moved_alias(case: Case) -> None:
 
 
 def _a_left_over_checkpoint(case: Case) -> None:
-    arrays: Arrays = {"weights": np.zeros(3)}
+    arrays: dict[str, np.ndarray[Any, np.dtype[Any]]] = {"weights": np.zeros(3)}
     CheckpointStore(str(case.folder / "checkpoints")).save(Snapshot(trial=3, epoch=2, arrays=arrays, facts={}))
 
 

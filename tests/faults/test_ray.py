@@ -125,3 +125,26 @@ def test_workers_go_and_come_with_their_machines(tmp_path: Path) -> None:
         tmp_path,
     )
     assert said == ["2", "True its machine is gone", "False True", "True", "True"]
+
+
+def test_a_worker_that_hangs_over_the_winner_is_replaced_and_the_next_one_answers(tmp_path: Path) -> None:
+    said = in_a_process(
+        """
+        import search.pool
+        from trainer.work import Metric
+        from tests.faults.packs import SETTINGS
+        search.pool.SILENCE_SECONDS = 3.0
+        pool = Pool.start(None)
+        pool.open(WorkerShape(count=1, cpus=1.0, gpus=0.0))
+        pool.load(data())
+        pool.submit(0, pack(1))
+        weights = until(pool, lambda done: done.results).results[0].weights
+        calm = pool.test(SETTINGS, weights, Metric.ERROR).value
+        pool.signs()
+        os.kill(children("ray::PoolWorker")[0].pid, signal.SIGSTOP)
+        say(pool.test(SETTINGS, weights, Metric.ERROR).value == calm)
+        pool.close()
+        """,
+        tmp_path,
+    )
+    assert said == ["True"]

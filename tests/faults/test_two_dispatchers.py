@@ -1,4 +1,4 @@
-"""Several dispatchers at once: none acts on another's study, and one that was thought dead writes nothing."""
+"""Several dispatchers at once: none acts on another one's study, and one that was thought dead writes nothing."""
 
 from __future__ import annotations
 

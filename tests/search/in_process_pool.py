@@ -40,6 +40,8 @@ class InProcessPool(Pool):
         submitted: All work in the order in which it came, with its worker.
         packs: The size of each pack in the order in which they came, with its worker.
         deadly: Says of which work a worker dies, before its first epoch.
+        hangs: Says over which work a worker hangs: it neither answers nor dies.
+        absent: Workers that have no machine.
         change: What becomes of a result before it is handed back.
     """
 
@@ -58,6 +60,8 @@ class InProcessPool(Pool):
         self._given_back: list[Done] = []
         self.tests = 0
         self.deadly: Callable[[TrialWork], bool] = lambda work: False
+        self.hangs: Callable[[TrialWork], bool] = lambda work: False
+        self.absent: set[int] = set()
         self.change: Callable[[TrialWork, SegmentResult], SegmentResult] = lambda work, result: result
 
     def kill(self, worker: int) -> None:
@@ -75,10 +79,23 @@ class InProcessPool(Pool):
         return self._count
 
     def serves(self, worker: int) -> bool:
-        return True
+        return worker not in self.absent
+
+    def lose(self, worker: int) -> None:
+        """As if the worker's machine had gone."""
+        self.absent.add(worker)
+        for works in self._pending[worker]:
+            self._given_back.append(Done(worker=worker, works=works, death="its machine is gone", blameless=True))
+        self._pending[worker].clear()
+        self._trainers[worker] = self._trainer()
+
+    def bring_back(self, worker: int) -> None:
+        """As if another machine had come for it."""
+        self.absent.discard(worker)
+        self._given_back.append(Done(worker=worker, works=(), results=()))
 
     def signs(self) -> list[Sign | None]:
-        return [None] * self._count
+        return [Sign(trial=None, epoch=0, epochs=0, beats=0)] * self._count
 
     def end(self, worker: int, why: str) -> None:
         self.ended.append((worker, why))
@@ -103,7 +120,7 @@ class InProcessPool(Pool):
     def collect(self, timeout: float) -> list[Done]:
         done, self._given_back = self._given_back, []
         for worker, pending in enumerate(self._pending):
-            if not pending:
+            if not pending or any(self.hangs(work) for work in pending[0]):
                 continue
             works = pending.pop(0)
             try:

@@ -56,6 +56,9 @@ class NoPublisher:
     def ended(self) -> bool:
         return self.gone
 
+    def order_stop(self) -> None:
+        self.gone = True
+
     def stop(self) -> None:
         self.gone = True
 

@@ -70,6 +70,7 @@ class Ended:
             packing=packing(claim.study.trials, self.pool, self.dataset),
             name_worker=str,
             known=(),
+            known_epochs=(),
             on_progress=lambda progress: None,
             signals=Signals(stop=lambda: False, cancel=lambda: False, renew=lambda: None),
             started=time.monotonic(),

@@ -78,18 +78,20 @@ class Recorded:
             self.finish(proposals, spec, proposed, leave=index >= count - leave)
 
     def finish(self, proposals: Proposals, spec: StudySpec, proposed: ProposedTrial, leave: bool = False) -> None:
+        """Goes on behind what the trial has reported."""
         number = proposed.number
-        self.reported[number], self.states[number] = {}, TrialState.RUNNING
+        reported = self.reported.setdefault(number, {})
+        self.states[number] = TrialState.RUNNING
         state = TrialState.COMPLETE
-        for epoch in range(1, EPOCHS + 1):
+        for epoch in range(len(reported) + 1, EPOCHS + 1):
             value = metric(proposed, epoch)
             proposals.report(number, epoch, value)
-            self.reported[number][epoch] = value
-            if leave:
-                return
+            reported[epoch] = value
             if epoch in proposals.looks[:-1] and proposals.judge([number]):
                 state = TrialState.PRUNED
                 break
+            if leave:
+                return
         if number % 7 == 5:
             state = TrialState.FAILED
             if self.out_of_memory:
@@ -161,25 +163,49 @@ def test_two_restored_studies_go_on_alike(sampler: str) -> None:
     assert one.best() == other.best()
 
 
-def test_a_trial_left_running_is_restored_without_what_it_reported() -> None:
-    spec = study(pruner="asha")
-    straight, recorded = Recorded(), Recorded()
-    straight.work(Proposals(spec, INPUT, "s"), spec, 12)
-    recorded.work(Proposals(spec, INPUT, "s"), spec, 12, leave=1)
-    last = recorded.proposed[-1]
+@pytest.mark.parametrize("pruner", ["asha", "hyperband", "median"])
+def test_a_trial_left_running_ends_as_if_it_had_not_been_left(pruner: str) -> None:
+    spec = study(pruner=pruner)
+    for count in (12, 13, 14, 15):
+        straight, recorded = Recorded(), Recorded()
+        straight.work(Proposals(spec, INPUT, "s"), spec, count)
+        recorded.work(Proposals(spec, INPUT, "s"), spec, count, leave=1)
+        last = recorded.proposed[-1]
+        if recorded.states[last.number] is TrialState.RUNNING:
+            break
     frozen = recorded.trials()
-    frozen[-1].intermediate_values = {1: 0.0, 2: 0.0}  # of a run that got further than this
-    frozen[-1].system_attrs["completed_rung_0"] = 0.0
 
     restored = Proposals(spec, INPUT, "s", frozen)
 
     left = restored.optuna_study.trials[-1]
-    assert (left.state, left.intermediate_values) == (OptunaState.RUNNING, {})
+    assert (left.state, left.intermediate_values) == (OptunaState.RUNNING, recorded.reported[last.number])
     assert left.params == {param.name: frozen[-1].params[param.name] for param in last.optuna}
     recorded.finish(restored, spec, last)
     assert recorded.states == straight.states
+    assert recorded.reported == straight.reported
     assert recorded.attrs == straight.attrs
-    assert ask(restored).number == 12
+    assert ask(restored).number == count
+
+
+def test_a_trial_left_running_goes_on_behind_what_it_reported_and_has_passed_its_looks() -> None:
+    spec = study(pruner="asha")
+    recorded = Recorded()
+    recorded.work(Proposals(spec, INPUT, "s"), spec, 1, leave=1)
+    last = recorded.proposed[-1]
+    frozen = recorded.trials()
+    first_look = Proposals(spec, INPUT, "s").looks[0]
+    frozen[-1].intermediate_values = reported = dict.fromkeys(range(1, first_look + 1), 0.25)
+
+    restored = Proposals(spec, INPUT, "s", frozen)
+
+    left = restored.optuna_study.trials[-1]
+    assert (left.state, left.intermediate_values) == (OptunaState.RUNNING, reported)
+    assert left.params == {param.name: frozen[-1].params[param.name] for param in last.optuna}
+    for value, ends in ((0.5, True), (0.125, False)):
+        other = ask(restored)
+        for epoch in range(1, first_look + 1):
+            restored.report(other.number, epoch, value)
+        assert restored.judge([other.number]) == ({other.number} if ends else set())
 
 
 def test_a_complete_trial_without_a_finite_value_is_restored_as_a_failure() -> None:

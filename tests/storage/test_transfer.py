@@ -434,51 +434,69 @@ HOSTILE: dict[str, tuple[str, int, Change]] = {
 }
 
 
+class Doorway:
+    """A database that nothing may come into, and the lines of a study that could."""
+
+    def __init__(self, folder: Path) -> None:
+        source = Store.open(f"sqlite:///{folder}/source.db")
+        self._lines = packed(source, claimed(source).study.id)
+        source.close()
+        self._url = f"sqlite:///{folder}/target.db"
+        self._store = Store.open(self._url)
+        self._store.optuna_trials(self._store.submit(new_study("other")).id)  # makes Optuna's tables
+        self._before = count_all(self._url)
+
+    def lines(self) -> Lines:
+        return {table: list(lines) for table, lines in self._lines.items()}
+
+    def refuses(self, lines: Lines, match: str = ".") -> None:
+        with pytest.raises(BadInputError, match=match) as caught:
+            unpacked(lines, self._store)
+        assert len(caught.value.message) < 300 and "\n" not in caught.value.message
+        assert count_all(self._url) == self._before
+
+    def close(self) -> None:
+        """It was what each test had changed: the lines as they were come in."""
+        assert unpacked(self._lines, self._store).label == "digits"
+        self._store.close()
+
+
+@pytest.fixture(scope="module")
+def doorway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doorway]:
+    made = Doorway(tmp_path_factory.mktemp("doorway"))
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_line_that_no_export_writes_is_refused_and_nothing_stays(
-    what: str, opened: Callable[[str], Store], tmp_path: Path
-) -> None:
-    source, url = opened(f"sqlite:///{tmp_path}/source.db"), f"sqlite:///{tmp_path}/target.db"
-    store = opened(url)
-    store.optuna_trials(store.submit(new_study("other")).id)  # makes Optuna's tables
-    lines, before = packed(source, claimed(source).study.id), count_all(url)
+def test_a_line_that_no_export_writes_is_refused_and_nothing_stays(what: str, doorway: Doorway) -> None:
+    lines = doorway.lines()
     table, number, change = HOSTILE[what]
     line = json.loads(lines[table][number])
     change(line)
     lines[table][number] = json.dumps(line).encode()
-
-    with pytest.raises(BadInputError) as caught:
-        unpacked(lines, store)
-
-    assert len(caught.value.message) < 300 and "\n" not in caught.value.message
-    assert count_all(url) == before
+    doorway.refuses(lines)
 
 
+@pytest.mark.parametrize("table", ["study", "trials", "epochs", "optuna"])
 @pytest.mark.parametrize(
     "text",
     [b"", b"{", b"null", b"\xff\xfe", b'{"number": NaN}', b"[" * 100_000, b'{"number": ' + b"9" * 5000 + b"}"],
+    ids=["empty", "cut off", "null", "no text", "not a number", "deep", "many digits"],
 )
-def test_a_line_that_is_no_json_is_refused(text: bytes, opened: Callable[[str], Store], tmp_path: Path) -> None:
-    source, store = opened(f"sqlite:///{tmp_path}/source.db"), opened(f"sqlite:///{tmp_path}/target.db")
-    lines = packed(source, claimed(source).study.id)
-    for table in lines:
-        with pytest.raises(BadInputError):
-            unpacked({**lines, table: [text, *lines[table][1:]]}, store)
-    assert store.list_studies() == []
+def test_a_line_that_is_no_json_is_refused(text: bytes, table: str, doorway: Doorway) -> None:
+    lines = doorway.lines()
+    doorway.refuses({**lines, table: [text, *lines[table][1:]]})
 
 
-def test_trials_that_optuna_lacks_are_refused(opened: Callable[[str], Store], tmp_path: Path) -> None:
-    source, store = opened(f"sqlite:///{tmp_path}/source.db"), opened(f"sqlite:///{tmp_path}/target.db")
-    lines = packed(source, claimed(source).study.id)
-    for table in ("trials", "optuna"):
-        with pytest.raises(BadInputError, match="are not the same"):
-            unpacked({**lines, table: lines[table][:-1]}, store)
-    assert store.list_studies() == []
+@pytest.mark.parametrize("table", ["trials", "optuna"])
+def test_trials_that_optuna_lacks_are_refused(table: str, doorway: Doorway) -> None:
+    lines = doorway.lines()
+    doorway.refuses({**lines, table: lines[table][:-1]}, match="are not the same")
 
 
-def test_a_file_of_a_newer_program_says_so(opened: Callable[[str], Store], tmp_path: Path) -> None:
-    source = opened(f"sqlite:///{tmp_path}/source.db")
-    head = json.loads(packed(source, claimed(source).study.id)["study"][0])
+def test_a_file_of_a_newer_program_says_so(doorway: Doorway) -> None:
+    head = json.loads(doorway.lines()["study"][0])
     for newer in ({"format": 2}, {"schema_version": "9999"}, {"format": 2, "something": "else"}):
         with pytest.raises(BadInputError, match=r"newer neurosweep .* upgrade the program"):
             read_head(json.dumps({**head, **newer, "neurosweep": "9.0"}).encode())

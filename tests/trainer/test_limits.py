@@ -201,12 +201,12 @@ def test_a_trial_that_takes_too_long_leaves_its_pack_and_changes_no_bit_of_the_o
 
 
 def test_epochs_that_are_done_again_cost_no_time(clock: Clock) -> None:
-    """Four epochs were paid for before; the pack that failed then was not the trials' doing."""
+    """Four epochs were paid for before; that their state is gone, as the pack failed, was not the trials' doing."""
     works = works_of(*SMALL[:2], epochs=6, until=6)
     trainer = table_trainer()
     train_all(trainer, [dataclasses.replace(work, until=4) for work in works])
     with patch.object(Pack, "evaluate", failing(MemoryError, lambda pack: len(pack._members) > 1)):
-        results = train_all(trainer, [dataclasses.replace(work, seconds=15.0) for work in works])
+        results = train_all(trainer, [dataclasses.replace(work, seconds=15.0, known_epochs=4) for work in works])
     assert [(result.outcome, len(result.epochs)) for result in results] == [(Outcome.FINISHED, 6)] * 2
 
 

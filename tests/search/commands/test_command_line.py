@@ -25,6 +25,8 @@ CONTRACT = [
     "cancel",
     "predict",
     "ui",
+    "sync",
+    "doctor",
     "export",
     "import",
     "version",

@@ -28,7 +28,8 @@ from search.checkpoint import BestNetwork, Checkpoint
 from search.dispatcher import Dispatcher, Signals
 from search.spec import StudySpec
 from search.study import Proposals
-from search.study_files import files_in, study_folder
+from search.study_files import files_in
+from search.whole_files import open_files
 from storage.records import NewStudy, StudyRecord, StudyState, TrialState
 from storage.store import Store
 from tests.search.commands.shelf import Call, Shelf, environment
@@ -39,6 +40,10 @@ from trainer.work import Metric
 
 HOME = Path(".neurosweep")
 THERE = ("--home", "there")
+
+
+def study_folder(home: Path, uid: str) -> Path:
+    return home / "studies" / uid
 
 
 def with_files(study: StudyRecord) -> StudyRecord:
@@ -138,6 +143,40 @@ def test_another_database_may_share_the_home_folder_while_the_files_are_the_same
     assert call("list", "--json", "--database", "b.db").document == []
 
 
+@pytest.mark.parametrize("address", ["shared", "memory://shared"])
+def test_checkpoints_move_to_where_they_are_kept_and_back(address: str, exported: Path, call: Call) -> None:
+    (uid,) = [path.name for path in (HOME / "studies").iterdir()]
+    name = "trial-2/epoch-4.safetensors"
+    apart = (*THERE, "--checkpoints", address)
+
+    assert call("import", "digits.zip", "--json", *apart).document["files"] == 3
+    assert sorted(contents(Path("there/studies") / uid)) == ["best.safetensors", "champion/network.pt2"]
+    store = open_files(f"{address}/{uid}")
+    assert store.names("") == [name]
+    assert call("export", "digits", "-o", "again.zip", "--json", *apart).document["files"] == 3
+    assert files_of(Path("again.zip")) == files_of(exported)
+
+    # A database of its own, but the same place: refused while the checkpoints there are others.
+    assert call("import", "digits.zip", "--home", "b", "--checkpoints", address).status == 0
+    store.write(name, b"another epoch")
+    out = call("import", "digits.zip", "--home", "c", "--checkpoints", address)
+    assert out.status == 2 and "--checkpoints" in out.err
+    assert store.read(name) == b"another epoch"
+    assert call("list", "--json", "--home", "c").document == []
+
+
+def test_checkpoints_of_a_study_that_did_not_come_in_are_removed(exported: Path) -> None:
+    apart = (*THERE, "--checkpoints", "shared")
+    ended = run_alone("import", "digits.zip", *apart, failpoints="import_before_commit=memory")
+    assert ended.returncode == 1
+    assert [path for path in Path("shared").rglob("*") if path.is_file()] == []
+
+
+def files_of(file: Path) -> dict[str, str]:
+    with Archive(file) as archive:
+        return archive.files
+
+
 def test_a_study_that_ends_while_it_is_exported_is_exported_as_ended(
     shelf: Shelf, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +274,18 @@ def test_an_import_whose_commit_fails_takes_its_files_back(exported: Path, call:
 # Files of a stranger
 
 
+_whole: list[bytes] = []
+
+
+@pytest.fixture
+def sent(request: pytest.FixtureRequest) -> Path:
+    """Likewise, without the database that it came from."""
+    if not _whole:
+        _whole.append(Path(request.getfixturevalue("exported")).read_bytes())
+    Path("digits.zip").write_bytes(_whole[0])
+    return Path("digits.zip")
+
+
 def epochs_line() -> bytes:
     figures = dict.fromkeys(("train_loss", "train_metric", "validation_loss", "validation_metric", "seconds"), 0.5)
     return json.dumps({"trial": 0, "epoch": 1, **figures, "at": "2026-01-01T00:00:00Z"}).encode() + b"\n"
@@ -312,42 +363,43 @@ def refused(call: Call) -> str:
     assert out.status == 2 and out.out == ""
     (line,) = out.err.splitlines()
     assert line.startswith("error: digits.zip: ")
-    assert not Path("there/studies").exists() or list(Path("there/studies").iterdir()) == []
-    assert call("list", "--json", *THERE).document == []
+    if Path("there").exists():  # else it was refused before a database was opened
+        assert list(Path("there").glob("studies/*")) == []
+        assert call("list", "--json", *THERE).document == []
     return line
 
 
 @pytest.mark.parametrize("what", UNTRUE)
-def test_an_archive_that_no_export_writes_is_refused(what: str, exported: Path, call: Call) -> None:
+def test_an_archive_that_no_export_writes_is_refused(what: str, sent: Path, call: Call) -> None:
     change, manifest = UNTRUE[what]
-    rewrite(exported, change=change, manifest=manifest)
+    rewrite(sent, change=change, manifest=manifest)
     assert "not a whole file of `neurosweep export`" in refused(call)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_member_that_is_there_twice_is_refused(exported: Path, call: Call) -> None:
-    rewrite(exported, change=lambda archive: archive.writestr("study.json", "{}"))
+def test_a_member_that_is_there_twice_is_refused(sent: Path, call: Call) -> None:
+    rewrite(sent, change=lambda archive: archive.writestr("study.json", "{}"))
     assert "twice" in refused(call)
 
 
-def test_the_hand_made_archive_is_taken_where_it_is_true(exported: Path, call: Call) -> None:
-    rewrite(exported, tables={"epochs.jsonl": epochs_line(), "files/x": b"x"})
+def test_the_hand_made_archive_is_taken_where_it_is_true(sent: Path, call: Call) -> None:
+    rewrite(sent, tables={"epochs.jsonl": epochs_line(), "files/x": b"x"})
     assert call("import", "digits.zip", "--json", *THERE).document["files"] == 4
 
 
 def test_tables_that_unpack_to_more_than_is_taken_are_refused(
-    exported: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    sent: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive_module, "MOST_TABLES", 1 << 20)
-    rewrite(exported, tables={"epochs.jsonl": b" " * (2 << 20)})
+    rewrite(sent, tables={"epochs.jsonl": b" " * (2 << 20)})
     assert "are taken" in refused(call)
     monkeypatch.setattr(archive_module, "MOST_IN_MEMORY", 1 << 20)
     monkeypatch.setattr(archive_module, "MOST_TABLES", 4 << 20)
     assert "a line of more than 1 MB" in refused(call)
 
 
-def test_a_study_file_that_could_not_run_is_refused(exported: Path, call: Call) -> None:
-    with zipfile.ZipFile(exported) as archive:
+def test_a_study_file_that_could_not_run_is_refused(sent: Path, call: Call) -> None:
+    with zipfile.ZipFile(sent) as archive:
         head = json.loads(archive.read("study.json"))
     for spec, said in (
         ({**head["study"]["spec"], "name": "other"}, "names 'other'"),
@@ -355,27 +407,27 @@ def test_a_study_file_that_could_not_run_is_refused(exported: Path, call: Call) 
         ({}, "breaks a rule"),
     ):
         changed = {**head, "study": {**head["study"], "spec": spec}}
-        rewrite(exported, tables={"study.json": json.dumps(changed).encode()})
+        rewrite(sent, tables={"study.json": json.dumps(changed).encode()})
         assert said in refused(call)
 
 
-def test_a_line_of_a_stranger_is_named_by_its_place(exported: Path, call: Call) -> None:
-    rewrite(exported, tables={"epochs.jsonl": epochs_line() + b'{"trial": "\x1b[2J"}\n'})
+def test_a_line_of_a_stranger_is_named_by_its_place(sent: Path, call: Call) -> None:
+    rewrite(sent, tables={"epochs.jsonl": epochs_line() + b'{"trial": "\x1b[2J"}\n'})
     assert "epochs.jsonl, line 2" in refused(call)
 
 
-def test_a_file_that_was_cut_off_is_refused(exported: Path, call: Call) -> None:
-    whole = exported.read_bytes()
+def test_a_file_that_was_cut_off_is_refused(sent: Path, call: Call) -> None:
+    whole = sent.read_bytes()
     for length in (0, 1, 30, len(whole) // 2, len(whole) - 1):
-        exported.write_bytes(whole[:length])
+        sent.write_bytes(whole[:length])
         assert "not a whole file" in refused(call)
 
 
-def test_no_byte_of_a_file_can_change_unseen(exported: Path) -> None:
+def test_no_byte_of_a_file_can_change_unseen(sent: Path) -> None:
     """At each place tried, the archive is refused or says what it said before."""
 
     def said() -> dict[str, bytes]:
-        with Archive(exported) as archive:
+        with Archive(sent) as archive:
             archive.verify_tables()
             found = {name: b"".join(archive.lines(name)) for name in TABLES}
             for name in archive.files:
@@ -384,10 +436,10 @@ def test_no_byte_of_a_file_can_change_unseen(exported: Path) -> None:
                 found[name] = Path("scratch").read_bytes()
             return found
 
-    whole, before, seen = exported.read_bytes(), said(), 0
+    whole, before, seen = sent.read_bytes(), said(), 0
     places = {*range(0, len(whole), 1 + len(whole) // 400), *range(len(whole) - 1500, len(whole), 11)}
     for place in sorted(places):
-        exported.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        sent.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
         try:
             assert said() == before
         except BadInputError:
@@ -451,7 +503,10 @@ class Half:
             checkpoint=Checkpoint(study_folder(self.home, claim.study.uid) / "best.safetensors"),
             packing=packing(8, pool, self.data),
             name_worker=lambda worker: f"worker-{worker + 1}",
-            known=self.store.trials(self.study.id),
+            known=(known := self.store.trials(self.study.id)),
+            known_epochs=self.store.epochs(
+                self.study.id, [trial.number for trial in known if trial.state is TrialState.RUNNING]
+            ),
             on_progress=lambda progress: None,
             signals=Signals(stop=stop, cancel=lambda: False, renew=lambda: None),
             started=time.monotonic(),
@@ -459,10 +514,12 @@ class Half:
         self.store.finish(claim, StudyState.FINISHED if stop_after is None else StudyState.STOPPED)
 
     def figures(self) -> list[Any]:
-        """All that does not depend on the clock."""
+        """All that does not depend on the clock or on the machine's memory."""
         epochs = self.store.epochs(self.study.id)
         trials = [
-            dataclasses.replace(trial, seconds=0, started_at=self.study.created_at, ended_at=None, pack=None)
+            dataclasses.replace(
+                trial, seconds=0, started_at=self.study.created_at, ended_at=None, pack=None, memory=None
+            )
             for trial in self.store.trials(self.study.id)
         ]
         return [trials, [dataclasses.replace(row, seconds=0, at=self.study.created_at) for row in epochs]]
