@@ -248,8 +248,8 @@ class Store:
         from storage.optuna_tables import load_trials
 
         self._make_optuna_tables()
-        with translated(self._engine):
-            return transaction_retry(load_trials)(self._url(), study_id, self.study(study_id).label)
+        label = self.study(study_id).label
+        return self._read(lambda connection: load_trials(connection, study_id, label))
 
     # The outbox, for the publisher
 
