@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +54,7 @@ def measure(url: str, home: Path, trials: int) -> dict[str, float]:
     from search.engine import run_study
     from search.places import Places
     from search.pool import Pool
+    from search.stop import Stop
     from search.study import Proposals
     from search.study_file import parse_study
     from storage.records import NewStudy
@@ -71,7 +71,7 @@ def measure(url: str, home: Path, trials: int) -> dict[str, float]:
         store = Store.open(url)
         study = store.submit(NewStudy(name=spec.name, spec=spec.to_mapping(), text=text, trials=trials))
         places = Places(home=home, database=url, tracking=f"sqlite:///{home}/mlflow.db", ray=None)
-        run_study(store, study.id, places, lambda progress: None, threading.Event())
+        run_study(store, study.id, places, lambda progress: None, Stop())
     finally:
         for owner, name, original in originals:
             setattr(owner, name, original)

@@ -31,9 +31,11 @@ from typing import Any
 from benchmarks.databases import postgres
 from benchmarks.report import save, table
 from search.checkpoint import Checkpoint
+from search.checkpoint_store import CheckpointStore
 from search.dispatcher import Dispatcher, Signals
 from search.packing import Packing
 from search.pool import Done, Pool
+from search.pool_worker import Sign
 from search.progress import Progress, WorkerActivity
 from search.spec import StudySpec
 from search.study import Proposals
@@ -98,7 +100,7 @@ class WaitingPool(Pool):
 
     def forget(self, worker: int, trials: Sequence[int]) -> None:
         for trial in trials:
-            del self._reached[trial]
+            self._reached.pop(trial, None)
 
     def collect(self, timeout: float) -> list[Done]:
         now = time.perf_counter()
@@ -115,6 +117,12 @@ class WaitingPool(Pool):
             self._free_since[worker] = end
         self.made += time.perf_counter() - began
         return done
+
+    def serves(self, worker: int) -> bool:
+        return True
+
+    def signs(self) -> list[Sign | None]:
+        return [Sign(trial=None, epoch=0, epochs=0, beats=0)] * self._count
 
     def activity(self, names: Callable[[int], str]) -> tuple[WorkerActivity, ...]:
         return tuple(WorkerActivity(name=names(n), trial=None, epoch=0, epochs=0) for n in range(self._count))
@@ -177,7 +185,7 @@ def measure(url: str, home: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         store=store,
         pool=pool,
         proposals=Proposals(spec, (FEATURES,), "simulated"),
-        checkpoint=Checkpoint(home / "best.safetensors"),
+        checkpoint=Checkpoint(CheckpointStore(str(home))),
         packing=Packing(
             trials=chosen.trials,
             workers=chosen.workers,
@@ -188,6 +196,7 @@ def measure(url: str, home: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         ),
         name_worker=lambda worker: f"worker-{worker + 1}",
         known=(),
+        known_epochs=(),
         on_progress=course.show,
         signals=Signals(stop=lambda: False, cancel=lambda: False, renew=lambda: None),
         started=time.monotonic(),

@@ -65,7 +65,7 @@ class UnreachableError(NeurosweepError):
 
 
 class DiskFullError(NeurosweepError):
-    """There is no room left where something has to be written."""
+    """There is no room left where something has to be written; it may be made."""
 
     kind = "disk_full"
 
@@ -81,6 +81,13 @@ class LeaseLostError(NeurosweepError):
     """Another dispatcher has taken this study over; nothing more may be written for it here."""
 
     kind = "lease_lost"
+
+
+class InterruptedStudyError(NeurosweepError):
+    """The user has asked for the end while something was waited for."""
+
+    kind = "interrupted"
+    exit_status = 130
 
 
 class StudyFailedError(NeurosweepError):

@@ -3,31 +3,39 @@
 A worker is given a pack of trials (`search.packing` says how many) and answers when each has come to its next look. Of
 those, the pruner ends some; the survivors, whose state stays in the worker, are joined by new trials into its next
 pack. With one worker the order of everything is fixed, and the same seed gives the same trials.
+
+Each turn is one transaction, and only what it holds is acted on: workers are given their next packs after it.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 
-from search.checkpoint import BestNetwork, Checkpoint
-from search.ledger import Ledger, Live
+from neurosweep.failpoints import reach
+from search.checkpoint import Checkpoint
+from search.clock import CLOCK, Clock
+from search.hands import Hands
+from search.ledger import Live
 from search.packing import AHEAD, Packing
+from search.patience import Patience
 from search.pool import Done, Pool
 from search.progress import Progress
 from search.spec import StudySpec
 from search.study import Proposals
-from storage.records import Claim, EndedTrial, ProposedTrial, TrialRecord, TrialState
+from search.trials import Trials
+from search.watch import Watch
+from storage.records import Claim, EpochRow, TrialRecord, TrialState
 from storage.store import Store
-from trainer.settings import Settings
 from trainer.work import Metric, Outcome, SegmentResult, TrialWork
 
 DEATHS = 3
 """A trial that this many workers died of is failed."""
+
+SPARED = 10
+"""How often a trial's worker may be lost with its machine before the trial is suspected."""
 
 FIRST_TURN = 64
 """Workers that are given their first packs in one transaction."""
@@ -35,18 +43,8 @@ FIRST_TURN = 64
 LOOK_SECONDS = 0.5
 """The longest wait for a result before the stop signals and the clock are looked at again."""
 
-
-@dataclass
-class _Hand:
-    """What one worker has.
-
-    Attributes:
-        packs: The sizes of the packs that it has not answered, oldest first.
-        ready: Trials that it goes on with in its next pack.
-    """
-
-    packs: list[int] = field(default_factory=list)
-    ready: list[int] = field(default_factory=list)
+HALT_SECONDS = 3.0
+"""How long a stop waits for what the workers have in hand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +68,13 @@ class Dispatcher:
     Args:
         packing: How many trials a worker is given at once.
         name_worker: A worker's name, for the database and the screen.
-        known: The trials of an earlier dispatcher; those that it left running run again from their seed.
-        started: When the study was claimed, by `time.monotonic`.
+        known: The trials of an earlier dispatcher.
+        known_epochs: The epochs of those that it left running: they go on from their last checkpoint, or run again
+            from their seed.
+        started: When the study was begun, by `clock`, had all claims followed on one another.
+
+    Attributes:
+        failure: Why the study ended before its time, in a line: too many of its trials failed.
     """
 
     def __init__(
@@ -87,9 +90,11 @@ class Dispatcher:
         packing: Packing,
         name_worker: Callable[[int], str],
         known: Sequence[TrialRecord],
+        known_epochs: Sequence[EpochRow],
         on_progress: Callable[[Progress], None],
         signals: Signals,
         started: float,
+        clock: Clock = CLOCK,
     ) -> None:
         self._claim = claim
         self._spec = spec
@@ -104,33 +109,34 @@ class Dispatcher:
         self._signals = signals
         self._on_progress = on_progress
         self._started = started
-        self._live: dict[int, Live] = {}
-        self._hands = [_Hand() for _ in range(pool.size)]
-        self._best_curve: list[float] = []
-        self._again = [trial for trial in known if trial.state is TrialState.RUNNING]
-        self._ledger = Ledger(claim.study, known)
-        # For a trial that is under way, those that wait for its result: their networks are the same.
-        self._twins: dict[int, list[int]] = defaultdict(list)
-        self._asked = len(known)
-        self._counts = {state: sum(trial.state is state for trial in known) for state in TrialState}
-        self._finished_here = 0
-        self._exhausted = False
-        self._params = {trial.number: trial.params for trial in known}
-        self._shown = 0.0
-        self._dispatching = time.monotonic()
+        self._clock = clock
+        self._patience = Patience(signals.stop, lambda why: on_progress(self.progress(why)), clock)
+        self._trials = Trials(
+            claim=claim,
+            metric=metric,
+            store=store,
+            proposals=proposals,
+            checkpoint=checkpoint,
+            known=known,
+            known_epochs=known_epochs,
+            name_worker=name_worker,
+            patience=self._patience,
+            clock=clock,
+        )
+        self._hands = Hands(pool.size)
+        self._watch = Watch()
+        self._shown = self._watched = 0.0
+        self._dispatching = clock.monotonic()
         # What goes to the workers after the next transaction.
         self._outgoing: list[tuple[int, list[TrialWork]]] = []
-        best = checkpoint.best
-        ours = {(trial.number, trial.validation) for trial in known if trial.state is TrialState.COMPLETE}
-        if best is not None and (best.trial, best.validation) not in ours:
-            # The folder is that of a study with the same id in another database: its weights must not win here.
-            checkpoint.best = None
+        self.failure: str | None = None
 
     def work(self) -> None:
         """Runs the loop to its end; whether the study was stopped or cancelled, the caller knows from its signals.
 
         Raises:
             LeaseLostError: Another dispatcher owns the study now; nothing was written after it took over.
+            UnreachableError, DiskFullError: The database could not be written to, and the user did not want to wait.
         """
         try:
             self._work()
@@ -141,11 +147,8 @@ class Dispatcher:
 
     def cancel(self) -> None:
         """Fails every trial that has not ended; called after `work`, as a cancel may be heard when that is over."""
-        for left in self._again:
-            self._take_up(left, worker=0)
-        self._again, self._outgoing = [], []
-        for trial, live in list(self._live.items()):
-            self._end(trial, live, TrialState.FAILED, None, "the study was cancelled")
+        self._outgoing = []
+        self._trials.end_all("the study was cancelled")
         self._commit()
 
     def _work(self) -> None:
@@ -154,171 +157,141 @@ class Dispatcher:
             if worker % FIRST_TURN == FIRST_TURN - 1:
                 self._commit()  # the first of many workers need not wait for the last one's proposals
         self._commit()
-        while self._live:
+        while self._trials.live:
             if self._signals.stop() or self._signals.cancel():
                 self._halt()
+                break
+            self.failure = self._trials.failures.spent()
+            if self.failure is not None:
+                self._give_up()
                 break
             for done in self._pool.collect(LOOK_SECONDS):
                 self._take(done)
             self._commit()
+            self._end_silent_workers()
             self._show()
+        self.failure = self.failure or self._trials.failures.spent()
         self._show(force=True)
 
     # One answer
 
     def _take(self, done: Done) -> None:
         """Books a worker's answer for a pack and lines up what that worker does next."""
-        self._hands[done.worker].packs.pop(0)
+        if done.works:
+            self._hands.answered(done.worker)
         if done.results is None:
-            for work in done.works:
-                self._take_death(work.trial, done)
+            self._take_death(done)
         else:
-            self._take_results(done.worker, done.results)
+            self._take_results(done, done.results)
+        self._expect_next(done.worker)
         self._supply(done.worker)
 
-    def _take_results(self, worker: int, results: Sequence[SegmentResult]) -> None:
-        paused = []
+    def _take_results(self, done: Done, results: Sequence[SegmentResult]) -> None:
+        now = self._clock.monotonic()
+        training = sum(result.seconds for result in results)
+        self._watch.answered(done.worker, sum(map(self._cost_of, done.works)), now, training)
+        paused, crowded = [], []
         for result in results:
-            live = self._live.get(result.trial)
-            if live is None:
+            if result.trial not in self._trials.live:
                 continue
-            self._book_epochs(result, live)
-            if result.outcome is Outcome.PAUSED:
-                paused.append(result)
-            elif result.outcome is Outcome.FINISHED:
-                self._finish(result, live)
-            elif result.outcome is Outcome.FAILED:
-                self._end(result.trial, live, TrialState.FAILED, result, result.reason)
+            self._trials.book(result)
+            match result.outcome:
+                case Outcome.PAUSED:
+                    paused.append(result)
+                case Outcome.FINISHED:
+                    self._trials.finish(result)
+                case Outcome.OUT_OF_MEMORY:
+                    crowded.append(result)
+                case Outcome.FAILED | Outcome.TOO_LONG:
+                    self._trials.end(result.trial, TrialState.FAILED, result, self._reason(result))
         ending = self._pruned([result.trial for result in paused])
-        if ending:
-            self._pool.forget(worker, sorted(ending))
         for result in paused:
-            live = self._live[result.trial]
             if result.trial in ending:
-                self._end(result.trial, live, TrialState.PRUNED, result)
+                self._trials.end(result.trial, TrialState.PRUNED, result)
             else:
-                self._hands[worker].ready.append(result.trial)
+                self._trials.alive(result.trial)
+                self._hands.keep(done.worker, [result.trial])
+        for result in crowded:
+            self._make_room(done.worker, result)
 
-    def _take_death(self, trial: int, done: Done) -> None:
-        live = self._live.get(trial)
-        if live is None:
-            return
-        live.deaths += not done.waiting
-        if live.deaths < DEATHS:
-            # The worker's state is gone with it: the new one starts from the seed, and known epochs are dropped.
-            self._hands[done.worker].ready.append(trial)
-            return
-        reason = f"{DEATHS} workers died while they trained it; the last one: {done.death}"
-        self._end(trial, live, TrialState.FAILED, None, reason)
+    def _reason(self, result: SegmentResult) -> str | None:
+        if result.outcome is Outcome.TOO_LONG:
+            return self._too_long()
+        return result.reason
 
-    def _book_epochs(self, result: SegmentResult, live: Live) -> None:
-        for epoch in result.epochs:
-            if epoch.epoch > live.epochs:
-                live.curve.append(epoch.validation_metric)
-                self._proposals.report(result.trial, epoch.epoch, epoch.validation_metric)
-                self._ledger.add_epoch(result.trial, epoch)
-        live.seconds += result.seconds
-        live.best_epoch, live.validation = result.best_epoch, result.validation
+    def _too_long(self) -> str:
+        return f"it took longer than budget.minutes_per_trial, {self._spec.budget.minutes_per_trial:g}"
+
+    def _make_room(self, worker: int, result: SegmentResult) -> None:
+        """A trial that ran out of memory by itself is tried once more, in a worker that holds nothing else."""
+        live = self._trials.live[result.trial]
+        if live.squeezed:
+            self._proposals.too_large(result.trial)
+            self._trials.end(result.trial, TrialState.FAILED, result, result.reason)
+            return
+        live.squeezed = True
+        self._hands.keep_apart(worker, [result.trial])
+        self._pool.end(worker, "it is to have all of its memory back")
+
+    def _take_death(self, done: Done) -> None:
+        self._watch.gone(done.worker)
+        trials = [work.trial for work in done.works if work.trial in self._trials.live]
+        if done.waiting or (done.blameless and self._spare(trials)):
+            # Their state is gone: any worker may go on with them.
+            self._hands.leave(trials)
+        elif len(trials) > 1:
+            # The worker's state is gone with it: they go on from their checkpoints, and known epochs are dropped.
+            self._hands.keep_apart(done.worker, trials)
+        elif trials:
+            self._take_suspect(trials[0], done)
+        if not self._pool.serves(done.worker):
+            self._hands.empty(done.worker)
+
+    def _spare(self, trials: Sequence[int]) -> bool:
+        """Whether a worker's end is still not put down to what it trained: machines are not lost that often."""
+        for trial in trials:
+            self._trials.live[trial].spared += 1
+        return all(self._trials.live[trial].spared <= SPARED for trial in trials)
+
+    def _take_suspect(self, trial: int, done: Done) -> None:
+        """A worker has died while it trained nothing but this trial."""
+        if self._trials.live[trial].overdue:
+            self._trials.end(trial, TrialState.FAILED, reason=self._too_long())
+        elif self._trials.died(trial) >= DEATHS:
+            reason = f"{DEATHS} workers died while they trained it; the last one: {done.death}"
+            self._trials.end(trial, TrialState.FAILED, reason=reason)
+        else:
+            self._hands.keep_apart(done.worker, [trial])
 
     def _pruned(self, paused: Sequence[int]) -> set[int]:
         """Which of a pack's paused trials end here: those that the pruner ends, all once the target is met without
-        them, and once the time is up those that don't look like the winner.
-
-        One that runs again after a stop has passed the looks before the stop: its later epochs are recorded.
-        """
+        them, and once the time is up those that don't look like the winner."""
         ending = self._proposals.judge(paused)
         if self._target_met():
             ending = set(paused)
         elif self._time_is_up():
             left = [trial for trial in paused if trial not in ending]
             ending |= set(left) - self._hopeful(left)
-        return {trial for trial in ending if self._live[trial].epochs >= self._ledger.recorded_epochs(trial)}
+        return ending
 
     def _hopeful(self, trials: Sequence[int]) -> set[int]:
         """Those that are no worse than the best complete trial was at their epoch; before there is one, the best."""
-        if not self._best_curve:
-            return set(sorted(trials, key=lambda trial: (min(self._live[trial].curve), trial))[:1])
-        bars = {trial: min(self._best_curve[: self._live[trial].epochs]) for trial in trials}
-        return {trial for trial in trials if min(self._live[trial].curve) <= bars[trial]}
-
-    def _finish(self, result: SegmentResult, live: Live) -> None:
-        """A trial that was trained to its end; without a finite metric it can't be compared, and is a failure."""
-        if result.validation is None or not math.isfinite(result.validation):
-            self._end(result.trial, live, TrialState.FAILED, result, f"its {self._metric} was not finite")
-            return
-        self._keep_weights(result.trial, result)
-        self._end(result.trial, live, TrialState.COMPLETE, result)
-
-    def _keep_weights(self, trial: int, result: SegmentResult) -> None:
-        if result.weights is None or result.validation is None:
-            return
-        best = self._checkpoint.best
-        if best is None or (result.validation, trial) < (best.validation, best.trial):
-            self._checkpoint.keep(BestNetwork(trial=trial, validation=result.validation, weights=result.weights))
-
-    def _end(
-        self, trial: int, live: Live, state: TrialState, result: SegmentResult | None, reason: str | None = None
-    ) -> None:
-        train, weights = (result.train, result.weight_count) if result else (None, 0)
-        self._book_end(trial, live, state, train, weights, reason)
-        for twin in self._twins.pop(trial, []):
-            if twin in self._live:
-                self._reuse(twin, trial)
-
-    def _book_end(
-        self, trial: int, live: Live, state: TrialState, train: float | None, weights: int, reason: str | None
-    ) -> None:
-        # Optuna takes a pruned trial's last value as its own.
-        last = live.curve[-1] if live.curve else None
-        value = {TrialState.COMPLETE: live.validation, TrialState.PRUNED: last}.get(state)
-        attrs = self._proposals.tell(trial, state, value if state is TrialState.COMPLETE else None)
-        self._ledger.end(
-            EndedTrial(
-                number=trial,
-                state=state,
-                value=value,
-                train=train,
-                validation=live.validation,
-                epochs=live.epochs,
-                best_epoch=live.best_epoch,
-                seconds=live.seconds,
-                weights=weights,
-                worker=self._name_worker(live.worker),
-                error=reason,
-                attrs=attrs,
-                ended_at=datetime.now(UTC),
-                pack=live.pack,
-            )
-        )
-        best = self._proposals.best()
-        if best is not None and best[0] == trial:
-            self._best_curve = live.curve
-        del self._live[trial]
-        self._counts[state] += 1
-        self._finished_here += 1
-
-    def _reuse(self, trial: int, twin: int) -> None:
-        """Ends a trial with the result of another one that has the same settings, instead of training them twice."""
-        live, outcome = self._live[trial], self._ledger.outcomes[twin]
-        unwritten = self._ledger.unwritten_epochs(twin)
-        written = self._store.epochs(self._claim.study.id, [twin]) if len(unwritten) < outcome.epochs else []
-        for row in (*written, *unwritten):
-            live.curve.append(row.validation_metric)
-            self._proposals.report(trial, row.epoch, row.validation_metric)
-            self._ledger.add_row(replace(row, trial=trial, seconds=0.0, at=datetime.now(UTC)))
-        live.best_epoch, live.validation = outcome.best_epoch, outcome.validation
-        self._book_end(trial, live, outcome.state, outcome.train, outcome.weights, outcome.error)
+        live, best = self._trials.live, self._trials.best_curve
+        if not best:
+            return set(sorted(trials, key=lambda trial: (min(live[trial].curve), trial))[:1])
+        bars = {trial: min(best[: live[trial].epochs]) for trial in trials}
+        return {trial for trial in trials if min(live[trial].curve) <= bars[trial]}
 
     # What comes next
 
     def _spent(self) -> bool:
         """Whether no further trial begins. When the time is up, the best of those under way are still trained to their
         end, so that they count; and one trial there is, however short the time."""
-        return (self._time_is_up() and self._asked > 0) or self._target_met()
+        return (self._time_is_up() and self._trials.asked > 0) or self._target_met()
 
     def _time_is_up(self) -> bool:
         minutes = self._spec.budget.minutes
-        return minutes is not None and time.monotonic() - self._started >= 60 * minutes
+        return minutes is not None and self._clock.monotonic() - self._started >= 60 * minutes
 
     def _target_met(self) -> bool:
         target, best = self._spec.budget.target, self._proposals.best()
@@ -326,80 +299,47 @@ class Dispatcher:
 
     def _supply(self, worker: int) -> None:
         """Lines up what a worker needs so that it does not stand still."""
-        hand = self._hands[worker]
-        while len(hand.packs) < self._packing.packs_ahead or sum(hand.packs) < AHEAD:
-            if hand.packs and self._left() < self._pool.size and not hand.ready:
+        if not self._pool.serves(worker):
+            return
+        packs = self._hands.packs(worker)
+        while len(packs) < self._packing.packs_ahead or self._hands.trials(worker) < AHEAD:
+            if packs and self._trials.left() < self._pool.size and not self._hands.has_ready(worker):
                 return  # the last trials are for workers that have none
             pack = self._form_pack(worker)
             if not pack:
                 return
-            self._outgoing.append((worker, [self._work_of(trial, worker, min(pack)) for trial in pack]))
-            hand.packs.append(len(pack))
+            works = [self._work_of(trial, worker, min(pack)) for trial in pack]
+            self._outgoing.append((worker, works))
+            self._hands.give(worker, works)
 
     def _form_pack(self, worker: int) -> list[int]:
         """The worker's survivors, then trials that were left unfinished, then new ones, up to a pack's size."""
-        hand = self._hands[worker]
-        suspects = [trial for trial in hand.ready if self._live[trial].deaths]
-        if suspects:
-            # One of them may have brought a worker down: each goes alone, so that the others don't die of it again.
-            hand.ready.remove(suspects[0])
-            return suspects[:1]
-        pack, hand.ready = hand.ready, []
-        cost = sum(self._cost(trial) for trial in pack)
-        most = self._packing.most(self._left())
+        if apart := self._hands.take_apart(worker):
+            return apart
+        most = self._packing.most(self._trials.left())
+        pack = self._hands.take_ready(worker, most)
+        cost = sum(self._cost(self._trials.live[trial]) for trial in pack)
         while len(pack) < most and cost < self._packing.budget:
-            trial = self._begin_trial(worker)
+            trial = self._trials.begin(worker, self._spent)
             if trial is None:
                 break
             pack.append(trial)
-            cost += self._cost(trial)
+            cost += self._cost(self._trials.live[trial])
         return pack
 
-    def _left(self) -> int:
-        """Trials that have not begun here."""
-        return len(self._again) + max(0, self._claim.study.trials - self._asked)
-
-    def _cost(self, trial: int) -> float:
-        live = self._live[trial]
+    def _cost(self, live: Live) -> float:
         return self._packing.cost(live.settings, self._next_look(live) - live.epochs)
 
+    def _cost_of(self, work: TrialWork) -> float:
+        return self._packing.cost(work.settings, max(1, work.until - work.known_epochs))
+
     def _next_look(self, live: Live) -> int:
-        return next(epoch for epoch in self._looks if epoch > live.epochs)
-
-    def _begin_trial(self, worker: int) -> int | None:
-        """A trial that was left unfinished, else a proposal while the budget lasts. One whose network was or is being
-        trained already gets the result of that."""
-        while (trial := self._next_trial(worker)) is not None:
-            twin = self._proposals.twin(trial)
-            if twin in self._live:
-                self._twins[twin].append(trial)
-            elif twin in self._ledger.outcomes:
-                self._reuse(trial, twin)
-            else:
-                return trial
-        return None
-
-    def _next_trial(self, worker: int) -> int | None:
-        if self._again:
-            return self._take_up(self._again.pop(0), worker)
-        if self._asked >= self._claim.study.trials or self._exhausted or self._spent():
-            return None
-        proposed = self._proposals.ask()
-        if proposed is None:
-            self._exhausted = True
-            return None
-        self._asked += 1
-        self._ledger.propose(proposed)
-        self._params[proposed.number] = proposed.params
-        return self._take_up(proposed, worker)
-
-    def _take_up(self, trial: ProposedTrial | TrialRecord, worker: int) -> int:
-        self._live[trial.number] = Live(Settings.from_json(trial.settings), trial.seed, worker)
-        return trial.number
+        return next((epoch for epoch in self._looks if epoch > live.epochs), self._looks[-1])
 
     def _work_of(self, trial: int, worker: int, pack: int) -> TrialWork:
-        live, best = self._live[trial], self._checkpoint.best
+        live, best = self._trials.live[trial], self._checkpoint.best
         live.worker, live.pack = worker, pack
+        minutes = self._spec.budget.minutes_per_trial
         return TrialWork(
             trial=trial,
             settings=live.settings,
@@ -407,58 +347,118 @@ class Dispatcher:
             metric=self._metric,
             epochs=self._spec.budget.epochs,
             until=self._next_look(live),
+            known_epochs=live.epochs,
             keep_up_to=best.validation if best else math.inf,
+            seconds=math.inf if minutes is None else max(0.0, 60 * minutes - live.seconds),
         )
+
+    # One turn's transaction, and what follows from it
 
     def _commit(self) -> None:
         """Writes all that was booked in one transaction, then sends the workers what follows from it."""
+        reach("after_propose")
         self._signals.renew()
-        batch = self._ledger.take(self._newly_assigned())
+        ledger = self._trials.ledger
+        batch = ledger.batch(self._newly_assigned())
         if batch is not None:
-            self._store.record(self._claim, batch)
+            self._patience(lambda: self._store.record(self._claim, batch))
+            ledger.written()
+            reach("after_commit")
+        self._forget_ended()
         for worker, works in self._outgoing:
             self._pool.submit(worker, works)
-        self._outgoing = []
+            if len(self._hands.packs(worker)) == 1:
+                self._expect(worker, works)
+        if self._outgoing:
+            self._outgoing = []
+            reach("after_dispatch")
 
     def _newly_assigned(self) -> dict[int, str]:
         """The worker's name for each outgoing trial that the database does not have with that worker."""
         assigned = {}
         for worker, works in self._outgoing:
             for work in works:
-                live = self._live[work.trial]
+                live = self._trials.live[work.trial]
                 if live.recorded_worker != worker:
                     live.recorded_worker = worker
                     assigned[work.trial] = self._name_worker(worker)
         return assigned
+
+    def _forget_ended(self) -> None:
+        """What workers and checkpoints hold of trials whose end is recorded is of no more use."""
+        ended: dict[int, list[int]] = defaultdict(list)
+        for worker, trial in self._trials.forgettable:
+            ended[worker].append(trial)
+        self._trials.forgettable.clear()
+        for worker, trials in ended.items():
+            self._pool.forget(worker, sorted(trials))
+
+    # Workers that don't answer
+
+    def _expect(self, worker: int, works: Sequence[TrialWork]) -> None:
+        limit = sum(work.seconds for work in works)
+        self._watch.expect(
+            worker,
+            sum(map(self._cost_of, works)),
+            self._clock.monotonic(),
+            None if math.isinf(limit) else limit,
+        )
+
+    def _expect_next(self, worker: int) -> None:
+        """A worker goes on with the pack that has waited in it."""
+        packs = self._hands.packs(worker)
+        if packs:
+            self._expect(worker, packs[0])
+
+    def _end_silent_workers(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._watched < LOOK_SECONDS:
+            return
+        self._watched = now
+        self._watch.shown(self._pool.signs(), now)
+        for worker, why in self._watch.late(now).items():
+            packs = self._hands.packs(worker)
+            if packs and len(packs[0]) == 1 and packs[0][0].trial in self._trials.live:
+                self._trials.live[packs[0][0].trial].overdue = self._watch.overdue(worker, now)
+            self._watch.gone(worker)
+            self._pool.end(worker, why)
 
     # The end, and the screen
 
     def _halt(self) -> None:
         """Ends what the workers are doing; the trials stay as they are, to be gone on with."""
         self._pool.halt()
-        deadline = time.monotonic() + 5.0
-        while any(self._pool.outstanding(worker) for worker in range(self._pool.size)) and time.monotonic() < deadline:
+        deadline = self._clock.monotonic() + HALT_SECONDS
+        workers = range(self._pool.size)
+        while any(self._pool.outstanding(worker) for worker in workers) and self._clock.monotonic() < deadline:
             for done in self._pool.collect(LOOK_SECONDS):
                 for result in done.results or ():
-                    live = self._live.get(result.trial)
-                    if live is None:
+                    if result.trial not in self._trials.live:
                         continue
-                    self._book_epochs(result, live)
+                    self._trials.book(result)
                     if result.outcome is Outcome.FINISHED:
-                        self._finish(result, live)
+                        self._trials.finish(result)
         self._outgoing = []
+        self._commit()
+
+    def _give_up(self) -> None:
+        """Too much has failed: what is under way ends with it."""
+        self._pool.halt()
+        self._outgoing = []
+        self._trials.end_all("the study ended, as too many of its trials had failed")
         self._commit()
 
     def _show(self, force: bool = False) -> None:
         """Draws the progress, at most twice a second."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if not force and now - self._shown < LOOK_SECONDS:
             return
         self._shown = now
+        serving = any(self._pool.serves(worker) for worker in range(self._pool.size))
         self._on_progress(
             replace(
-                self.progress("training"),
-                running=len(self._live),
+                self.progress("training" if serving else "waiting for room on the cluster"),
+                running=len(self._trials.live),
                 workers=() if force else self._pool.activity(self._name_worker),
                 left=self._seconds_left(now),
             )
@@ -466,27 +466,28 @@ class Dispatcher:
 
     def progress(self, stage: str) -> Progress:
         """The study's counts under the heading of a stage."""
-        best = self._proposals.best()
+        best, counts = self._proposals.best(), self._trials.counts
         return Progress(
             label=self._claim.study.label,
             metric=self._metric,
             stage=stage,
             total=self._claim.study.trials,
-            complete=self._counts[TrialState.COMPLETE],
-            pruned=self._counts[TrialState.PRUNED],
-            failed=self._counts[TrialState.FAILED],
+            complete=counts[TrialState.COMPLETE],
+            pruned=counts[TrialState.PRUNED],
+            failed=counts[TrialState.FAILED],
             best_trial=best[0] if best else None,
             best_value=best[1] if best else None,
-            best_params=self._params[best[0]] if best else None,
-            elapsed=time.monotonic() - self._started,
+            best_params=self._trials.params[best[0]] if best else None,
+            elapsed=self._clock.monotonic() - self._started,
         )
 
     def _seconds_left(self, now: float) -> float | None:
         """From the pace so far; the time budget caps it."""
-        ended = sum(self._counts[state] for state in TrialState if state is not TrialState.RUNNING)
+        counts = self._trials.counts
+        ended = sum(counts[state] for state in TrialState if state is not TrialState.RUNNING)
         left = None
-        if self._finished_here:
-            pace = (now - self._dispatching) / self._finished_here
+        if self._trials.ended_here:
+            pace = (now - self._dispatching) / self._trials.ended_here
             left = pace * max(0, self._claim.study.trials - ended)
         if self._spec.budget.minutes is not None:
             until_end = max(0.0, 60 * self._spec.budget.minutes - (now - self._started))

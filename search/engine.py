@@ -5,34 +5,49 @@ The session around it (Ray's workers and the publisher's process) stays from stu
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import socket
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Self
 
-from neurosweep.errors import BadInputError, LeaseLostError, NeurosweepError, StudyTakenError
+from neurosweep.errors import (
+    BadInputError,
+    DiskFullError,
+    InterruptedStudyError,
+    LeaseLostError,
+    NeurosweepError,
+    StudyTakenError,
+    UnreachableError,
+)
+from neurosweep.failpoints import reach
+from search.background import in_background, wait_for
 from search.checkpoint import Checkpoint
+from search.checkpoint_store import CheckpointStore
+from search.disk import check_room
 from search.dispatcher import Dispatcher, Signals
+from search.failures import FailureBudget
 from search.lease import Lease
 from search.packing import Packing
+from search.patience import Patience
 from search.placement import fit_workers
 from search.places import Places
 from search.progress import Progress
 from search.publishing import Publisher
 from search.spec import StudySpec
+from search.stop import Stop
 from search.study import Proposals
 from search.validation import read_data
 from storage import facts
-from storage.records import Claim, Fact, StudyRecord, StudyState, TrialState
+from storage.records import Claim, Fact, StudyRecord, StudyState, TrialRecord, TrialState
 from storage.store import Store
 from trainer.data.dataset import Dataset
-from trainer.work import Metric
+from trainer.work import OUT_OF_MEMORY, Metric
 
 if TYPE_CHECKING:
     from search.pool import Pool
@@ -46,9 +61,7 @@ REVIVE_SECONDS = 60.0
 OnProgress = Callable[[Progress], None]
 
 
-def run_study(
-    store: Store, study_id: int, places: Places, on_progress: OnProgress, stop: threading.Event
-) -> StudyRecord:
+def run_study(store: Store, study_id: int, places: Places, on_progress: OnProgress, stop: Stop) -> StudyRecord:
     """Works on one study in this process until it ends.
 
     Returns:
@@ -57,8 +70,10 @@ def run_study(
     Raises:
         StudyTakenError: Another process works on it.
         BadInputError: Its data don't fit.
+        DiskFullError: There is too little room to begin.
         NeurosweepError: What else kept it from running; the study is marked as failed.
     """
+    check_room(places.written_folders())
     claim = store.claim(_dispatcher_name(), study_id=study_id)
     if claim is None:
         raise StudyTakenError(
@@ -71,34 +86,45 @@ def run_study(
     return store.study(study_id)
 
 
-def serve(store: Store, places: Places, on_progress: OnProgress, stop: threading.Event) -> None:
-    """Works on queued studies, the oldest first, until `stop` is set. A study that can't run does not end it."""
+def serve(store: Store, places: Places, on_progress: OnProgress, stop: Stop) -> None:
+    """Works on queued studies, the oldest first, until `stop` is set. A study that can't run does not end it, nor does
+    a database that is away for a while."""
+
+    def tell(why: str) -> None:
+        on_progress(Progress(label="the queue", metric="", stage=why, total=0))
+
+    patience = Patience(stop.is_set, tell)
+
+    def claim_next() -> Claim | None:
+        check_room(places.written_folders())
+        return store.claim(_dispatcher_name())
+
     with Session(places, on_progress, stop) as session:
         session.pool()
         while not stop.is_set():
             session.revive_publisher()
-            claim = store.claim(_dispatcher_name())
-            if claim is None:
-                stop.wait(IDLE_SECONDS)
-                continue
             try:
+                claim = patience(claim_next)
+                if claim is None:
+                    stop.wait(IDLE_SECONDS)
+                    continue
                 session.work(store, claim)
                 if store.study(claim.study.id).state is StudyState.STOPPED:
                     store.requeue(claim.study.id)  # nobody wanted it to stop: the next `serve` goes on with it
             except LeaseLostError:
                 continue
             except NeurosweepError as error:
-                on_progress(Progress(label=claim.study.label, metric="", stage=f"failed: {error}", total=0))
+                label = claim.study.label if claim is not None else "the queue"
+                on_progress(Progress(label=label, metric="", stage=f"failed: {error}", total=0))
 
 
 class Session:
     """What stays warm between studies. A context manager; leaving it ends the workers and the publisher."""
 
-    def __init__(self, places: Places, on_progress: OnProgress, stop: threading.Event) -> None:
+    def __init__(self, places: Places, on_progress: OnProgress, stop: Stop) -> None:
         self._places = places
         self._on_progress = on_progress
         self._stop = stop
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="data")
         self._pool: Pool | None = None
         self._publisher = Publisher(places)
         self._publisher_started = time.monotonic()
@@ -109,9 +135,9 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._publisher.stop()
+        self._publisher.order_stop()  # it ends while Ray does
         self._close_pool()
-        self._reader.shutdown()
+        self._publisher.stop()
 
     def _close_pool(self) -> None:
         if self._pool is not None:
@@ -126,7 +152,9 @@ class Session:
         from search.pool import Pool
 
         if self._pool is None:
-            self._pool = Pool.start(self._places.ray)
+            with self._stop.breaks():  # Ray takes seconds to start
+                self._pool = Pool.start(self._places.ray)
+            self._pool.stopped = self._stop.is_set
             if self._places.ray is None:
                 # The default workers import torch while the data are still being read.
                 self._pool.open(fit_workers("auto", 1.0, "auto", self._pool.nodes))
@@ -147,17 +175,28 @@ class Session:
             NeurosweepError: It could not be run; recorded as failed with this message.
         """
         with Lease(store, claim) as lease:
+            patience = Patience(self._stop.is_set, lambda why: self._tell_of(claim, lease, why))
             try:
-                self._work(store, claim, lease)
+                self._work(store, claim, lease, patience)
             except LeaseLostError:
                 raise
-            except NeurosweepError as error:
-                store.finish(claim, StudyState.FAILED, error=str(error), facts=self._ended_facts(store, claim))
-                raise
+            except InterruptedStudyError:
+                patience(lambda: store.finish(claim, StudyState.STOPPED, facts=_ended(claim), worked=lease.worked()))
             except Exception as error:
-                message = f"{type(error).__name__}: {error}"
-                store.finish(claim, StudyState.FAILED, error=message, facts=self._ended_facts(store, claim))
+                if self._stop.is_set() and isinstance(error, UnreachableError | DiskFullError):
+                    raise  # nothing can be written; the lease ends by itself, and `resume` goes on
+                ours = isinstance(error, NeurosweepError)
+                message = str(error) if ours else f"{type(error).__name__}: {error}"
+                patience(
+                    lambda: store.finish(
+                        claim, StudyState.FAILED, error=message, facts=_ended(claim), worked=lease.worked()
+                    )
+                )
                 raise
+
+    def _tell_of(self, claim: Claim, lease: Lease, why: str) -> None:
+        lease.notice = why
+        self._on_progress(Progress(label=claim.study.label, metric="", stage=why, total=claim.study.trials))
 
     def drain(self, store: Store, study: StudyRecord) -> None:
         """Ends the pool, and waits until MLflow has all of the study, or does not answer, or the user won't wait."""
@@ -182,20 +221,22 @@ class Session:
         if behind is not None:
             self._on_progress(replace(progress, stage=f"finished, but {behind}"))
 
-    def _work(self, store: Store, claim: Claim, lease: Lease) -> None:
-        started = time.monotonic()
-        label = claim.study.label
+    def _work(self, store: Store, claim: Claim, lease: Lease, patience: Patience) -> None:
+        started = time.monotonic() - claim.study.worked
         spec, dataset, ending = self._read(claim)
         if self._stop.is_set():
-            store.finish(claim, StudyState.STOPPED)
-            return
+            raise InterruptedStudyError("Told to stop.")
         metric = Metric(spec.metric or Metric.ERROR)
-        self._on_progress(Progress(label=label, metric=metric, stage="starting workers", total=claim.study.trials))
+        label, study_id, trials = claim.study.label, claim.study.id, claim.study.trials
+        self._on_progress(Progress(label=label, metric=metric, stage="starting workers", total=trials))
         pool = self._ready_pool(spec)
-        pool.load(dataset)
-        store.started(claim, dataset.split_hash, spec.to_mapping(), facts=(facts.started(claim.study),))
-        proposals = Proposals(spec, dataset.input_shape, label, store.optuna_trials(claim.study.id))
-        checkpoint = Checkpoint(self._places.home / "studies" / claim.study.uid / "best.safetensors")
+        address = self._places.checkpoints_of(claim.study.uid)
+        pool.load(dataset, address)
+        started_fact = facts.started(claim.study)
+        patience(lambda: store.started(claim, dataset.split_hash, spec.to_mapping(), facts=(started_fact,)))
+        proposals, known = self._known(store, claim, spec, dataset, patience)
+        checkpoints = CheckpointStore(address)
+        checkpoint = Checkpoint(checkpoints)
         dispatcher = Dispatcher(
             claim=claim,
             spec=spec,
@@ -206,8 +247,9 @@ class Session:
             checkpoint=checkpoint,
             packing=_packing(claim, dataset, pool),
             name_worker=_worker_name,
-            known=store.trials(claim.study.id),
-            on_progress=self._on_progress,
+            known=known,
+            known_epochs=patience(lambda: store.epochs(study_id, _running(known))),
+            on_progress=lambda progress: self._show(progress, lease),
             signals=Signals(stop=self._stop.is_set, cancel=lease.cancelled, renew=lease.check),
             started=started,
         )
@@ -215,43 +257,70 @@ class Session:
         if lease.cancelled():
             state = StudyState.CANCELLED
             dispatcher.cancel()
-            store.finish(claim, state, facts=self._ended_facts(store, claim))
+            patience(lambda: store.finish(claim, state, facts=_ended(claim), worked=lease.worked()))
         elif self._stop.is_set():
-            state = StudyState.STOPPED
-            store.finish(claim, state, facts=self._ended_facts(store, claim))
-        elif proposals.best() is None:
+            raise InterruptedStudyError("Told to stop.")
+        elif dispatcher.failure is not None or proposals.best() is None:
             state = StudyState.FAILED
-            store.finish(claim, state, error=_why_none(store, claim), facts=self._ended_facts(store, claim))
+            error = dispatcher.failure or patience(lambda: _why_none(store, claim))
+            patience(lambda: store.finish(claim, state, error=error, facts=_ended(claim), worked=lease.worked()))
         else:
             state = StudyState.FINISHED
             self._on_progress(dispatcher.progress("testing the winner"))
-            result = ending.result().conclude(
-                claim=claim,
-                spec=spec,
-                metric=metric,
-                dataset=dataset,
-                pool=pool,
-                proposals=proposals,
-                checkpoint=checkpoint,
-                trials=store.trials(claim.study.id),
-                epochs=store.epochs(claim.study.id),
-                folder=self._places.home / "studies" / claim.study.uid,
-                started=started,
+            reach("testing_winner")
+            result = patience(
+                lambda: ending.result().conclude(
+                    claim=claim,
+                    spec=spec,
+                    metric=metric,
+                    dataset=dataset,
+                    pool=pool,
+                    proposals=proposals,
+                    checkpoint=checkpoint,
+                    trials=store.trials(study_id),
+                    epochs=store.epochs(study_id),
+                    folder=self._places.folder_of(claim.study.uid),
+                    started=started,
+                )
             )
             lease.check()
-            store.finish(claim, state, result=result, facts=self._ended_facts(store, claim))
+            reach("before_finish")
+            patience(lambda: store.finish(claim, state, result=result, facts=_ended(claim), worked=lease.worked()))
+        with contextlib.suppress(OSError):  # what is left, `neurosweep doctor` finds
+            checkpoints.clear()
         self._on_progress(dispatcher.progress(state.value))
+
+    def _known(
+        self, store: Store, claim: Claim, spec: StudySpec, dataset: Dataset, patience: Patience
+    ) -> tuple[Proposals, list[TrialRecord]]:
+        """The study's trials so far, for its sampler and as records."""
+        known = patience(lambda: store.trials(claim.study.id))
+        theirs = patience(lambda: store.optuna_trials(claim.study.id))
+        proposals = Proposals(
+            spec,
+            dataset.input_shape,
+            claim.study.label,
+            theirs,
+            outputs=dataset.outputs,
+            rows=len(dataset.train),
+            too_large=[trial.number for trial in known if (trial.error or "").startswith(OUT_OF_MEMORY)],
+        )
+        return proposals, known
+
+    def _show(self, progress: Progress, lease: Lease) -> None:
+        lease.notice = progress.stage if progress.stage.startswith("waiting") else None
+        self._on_progress(progress)
 
     def _read(self, claim: Claim) -> tuple[StudySpec, Dataset, Future[ModuleType]]:
         """The study with what its data say, its data, and the room for its end, which is still being imported."""
         label = claim.study.label
         self._on_progress(Progress(label=label, metric="", stage="reading data", total=claim.study.trials))
         # Ray takes seconds to start; the data are read meanwhile.
-        reading = self._reader.submit(read_data, StudySpec.from_mapping(claim.study.spec))
+        reading = in_background(lambda: read_data(StudySpec.from_mapping(claim.study.spec)), "data")
         # So are the libraries that the end needs (plots, statistics): more than a second of imports.
-        ending = self._reader.submit(importlib.import_module, "search.outcome")
+        ending = in_background(lambda: importlib.import_module("search.outcome"), "outcome")
         self.pool()
-        spec, dataset = reading.result()
+        spec, dataset = wait_for(reading, self._stop.is_set)
         if claim.study.split_hash not in (None, dataset.split_hash):
             raise BadInputError(
                 "The data are not those that this study began with: its splits would mix. Submit a new study.",
@@ -264,9 +333,13 @@ class Session:
         pool.open(fit_workers(workers.count, workers.cpus, workers.gpus, pool.nodes))
         return pool
 
-    def _ended_facts(self, store: Store, claim: Claim) -> tuple[Fact, ...]:
-        """The study's end, under a key of its own for each claim: a resumed study ends once more."""
-        return (facts.ended(claim.study, claim.token),)
+
+def _ended(claim: Claim) -> tuple[Fact, ...]:
+    return (facts.ended(claim.study, claim.token),)
+
+
+def _running(trials: Sequence[TrialRecord]) -> list[int]:
+    return [trial.number for trial in trials if trial.state is TrialState.RUNNING]
 
 
 def _packing(claim: Claim, dataset: Dataset, pool: Pool) -> Packing:
@@ -286,9 +359,10 @@ def _why_none(store: Store, claim: Claim) -> str:
     failed = [trial for trial in trials if trial.state is TrialState.FAILED]
     if not failed:
         return f"none of {len(trials)} trials was trained to its end: give the study more time or more trials"
-    reasons = [trial.error or "no reason was given" for trial in failed]
-    common = max(set(reasons), key=reasons.count)
-    return f"none of {len(trials)} trials was good; {reasons.count(common)} of them failed because {common}"
+    budget = FailureBudget()
+    for trial in failed:
+        budget.add(trial.error or "no reason was given")
+    return f"none of {len(trials)} trials was good; {budget.most_frequent()}"
 
 
 def _dispatcher_name() -> str:

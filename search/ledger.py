@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from storage.facts import trial_ended
 from storage.records import Batch, EndedTrial, EpochRow, ProposedTrial, StudyRecord, TrialRecord, TrialState
@@ -19,6 +19,10 @@ class Live:
     Attributes:
         recorded_worker: The worker that the database has for it.
         curve: Its validation metric after each epoch.
+        deaths: How many workers have died while they trained it alone, since it last came to a segment's end.
+        overdue: It is past its time, and its worker does not answer.
+        squeezed: It ran out of memory, and was given a worker of its own.
+        spared: How often its worker was lost with its machine.
         pack: The lowest number among those of its last pack.
     """
 
@@ -30,7 +34,11 @@ class Live:
     best_epoch: int = 0
     validation: float | None = None
     seconds: float = 0.0
+    memory: int | None = None
     deaths: int = 0
+    overdue: bool = False
+    squeezed: bool = False
+    spared: int = 0
     pack: int | None = None
 
     @property
@@ -51,7 +59,7 @@ class Ledger:
         self._proposed: list[ProposedTrial] = []
         self._epochs: list[EpochRow] = []
         self._ended: list[EndedTrial] = []
-        self._recorded_epochs = {trial.number: trial.epochs for trial in known if trial.state is TrialState.RUNNING}
+        self._deaths: dict[int, int] = {}
         self.outcomes: dict[int, EndedTrial | TrialRecord] = {
             trial.number: trial for trial in known if trial.state is not TrialState.RUNNING
         }
@@ -59,8 +67,8 @@ class Ledger:
     def propose(self, proposed: ProposedTrial) -> None:
         self._proposed.append(proposed)
 
-    def add_epoch(self, trial: int, epoch: EpochResult) -> None:
-        self.add_row(
+    def add_epoch(self, trial: int, epoch: EpochResult, at: datetime) -> None:
+        self._epochs.append(
             EpochRow(
                 trial=trial,
                 epoch=epoch.epoch,
@@ -69,18 +77,15 @@ class Ledger:
                 validation_loss=epoch.validation_loss,
                 validation_metric=epoch.validation_metric,
                 seconds=epoch.seconds,
-                at=datetime.now(UTC),
+                at=at,
             )
         )
 
     def add_row(self, row: EpochRow) -> None:
-        """Of the epochs that an earlier dispatcher recorded nothing is written again."""
-        if row.epoch > self.recorded_epochs(row.trial):
-            self._epochs.append(row)
+        self._epochs.append(row)
 
-    def recorded_epochs(self, trial: int) -> int:
-        """How many epochs of a trial an earlier dispatcher recorded."""
-        return self._recorded_epochs.get(trial, 0)
+    def set_deaths(self, trial: int, count: int) -> None:
+        self._deaths[trial] = count
 
     def end(self, ended: EndedTrial) -> None:
         self._ended.append(ended)
@@ -89,21 +94,23 @@ class Ledger:
     def unwritten_epochs(self, trial: int) -> list[EpochRow]:
         return [row for row in self._epochs if row.trial == trial]
 
-    def take(self, assigned: dict[int, str]) -> Batch | None:
-        """All of it, once; None where there is nothing to write.
+    def batch(self, assigned: dict[int, str]) -> Batch | None:
+        """All that is to be written; None where there is nothing.
 
         Args:
             assigned: The worker's name for each trial that has been given to another than the database has.
         """
-        if not (self._proposed or self._epochs or self._ended or assigned):
+        if not (self._proposed or self._epochs or self._ended or self._deaths or assigned):
             return None
-        facts = tuple(trial_ended(self._study, trial.number) for trial in self._ended)
-        batch = Batch(
+        return Batch(
             proposed=tuple(self._proposed),
             epochs=tuple(self._epochs),
             ended=tuple(self._ended),
-            facts=facts,
+            facts=tuple(trial_ended(self._study, trial.number) for trial in self._ended),
             assigned=assigned,
+            deaths=dict(self._deaths),
         )
-        self._proposed, self._epochs, self._ended = [], [], []
-        return batch
+
+    def written(self) -> None:
+        """The batch is in the database."""
+        self._proposed, self._epochs, self._ended, self._deaths = [], [], [], {}

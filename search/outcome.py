@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from neurosweep.errors import NeurosweepError
+from neurosweep.errors import InterruptedStudyError, NeurosweepError
 from search import worth
 from search.checkpoint import BestNetwork, Checkpoint
 from search.leaders import SHOWN, leaders, trial_figures
 from search.plots import draw
-from search.pool import Pool
+from search.pool import ATTEMPTS, Done, Pool
 from search.spec import StudySpec
 from search.study import Proposals
+from search.watch import FIRST_RATE, MARGIN, START_SECONDS, Watch
 from storage.records import Claim, EpochRow, TrialRecord, TrialState
 from trainer.data.dataset import Dataset
 from trainer.settings import Settings
-from trainer.work import Metric, Outcome, TrialWork
+from trainer.work import Metric, Outcome, SegmentResult, TrialWork
 
 
 def conclude(
@@ -108,17 +109,37 @@ def _winning_weights(
         until=epochs,
         keep_up_to=math.inf,
     )
-    pool.submit(0, [work])
-    while not (done := pool.collect(1.0)):
-        pass
-    result = done[0].results[0] if done[0].results else None
-    if result is None or result.outcome is not Outcome.FINISHED or result.weights is None:
-        reason = done[0].death or (result.reason if result else None) or "it gave no weights"
+    result = _trained_again(work, pool)
+    if result.outcome is not Outcome.FINISHED or result.weights is None:
+        reason = result.reason or "it gave no weights"
         raise NeurosweepError(f"The winner, trial {winner.number}, could not be trained again: {reason}")
     checkpoint.keep(
         BestNetwork(trial=winner.number, validation=float(winner.validation or 0.0), weights=result.weights)
     )
     return result.weights
+
+
+def _trained_again(work: TrialWork, pool: Pool) -> SegmentResult:
+    """The result of one trial by itself; where its worker dies, another one is asked, a few times."""
+    deaths, watch = 0, Watch()
+    while True:
+        worker = next((worker for worker in range(pool.size) if pool.serves(worker)), 0)
+        pool.submit(worker, [work])
+        watch.expect(worker, START_SECONDS * FIRST_RATE / MARGIN, time.monotonic())
+        done: list[Done] = []
+        while not done:
+            done = [each for each in pool.collect(0.5) if each.works == (work,)]
+            if pool.stopped():
+                raise InterruptedStudyError("Told to stop.")
+            watch.shown(pool.signs(), time.monotonic())
+            for silent, why in watch.late(time.monotonic()).items():
+                watch.gone(silent)
+                pool.end(silent, why)
+        if done[0].results is not None:
+            return done[0].results[0]
+        deaths += not done[0].blameless
+        if deaths == ATTEMPTS:
+            raise NeurosweepError(f"The winner, trial {work.trial}, could not be trained again: {done[0].death}")
 
 
 def _save_champion(folder: Path, program: bytes, dataset: Dataset) -> None:

@@ -48,9 +48,9 @@ def fit_workers(count: int | str, cpus: float, gpus: float | str, nodes: Sequenc
     else:
         share = float(gpus)
         _check_one("GPUs", share, max((node.gpus for node in nodes), default=0.0), "workers.gpus")
-    places = _places(cpus, share, nodes)
-    wanted = places if count == "auto" else int(count)
-    if wanted > places or places == 0:
+    room = places(cpus, share, nodes)
+    wanted = room if count == "auto" else int(count)
+    if wanted > room or room == 0:
         machines = f" of {len(nodes)} machines" if len(nodes) > 1 else ""
         raise BadInputError(
             f"{wanted or 1} workers of {cpus:g} CPUs and {share:g} GPUs do not fit on "
@@ -73,13 +73,13 @@ def _even_share(count: int | str, cpus: float, nodes: Sequence[Node]) -> float:
     most = MOST_ON_A_GPU if count == "auto" else int(count)
     # Ray counts in ten-thousandths.
     shares = [math.floor(10_000 / on_one) / 10_000 for on_one in range(1, most + 1)]
-    wanted = _places(cpus, shares[-1], nodes) if count == "auto" else int(count)
+    wanted = places(cpus, shares[-1], nodes) if count == "auto" else int(count)
     if wanted == 0 or not any(node.gpus for node in nodes):
         return 0.0
-    return next((share for share in shares if _places(cpus, share, nodes) >= wanted), shares[-1])
+    return next((share for share in shares if places(cpus, share, nodes) >= wanted), shares[-1])
 
 
-def _places(cpus: float, share: float, nodes: Sequence[Node]) -> int:
+def places(cpus: float, share: float, nodes: Sequence[Node]) -> int:
     """How many workers of these CPUs and this share of a GPU fit, machine by machine."""
     return sum(int(min(node.cpus / cpus + 1e-9, _by_gpu(share, node.gpus))) for node in nodes)
 

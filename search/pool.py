@@ -1,22 +1,19 @@
-"""The worker pool: the one door to Ray. Everyone else sees submit, collect and halt.
+"""The worker pool: with `search.ray_session` the door to Ray. Everyone else sees submit, collect and halt.
 
 A worker is a long-lived actor. It imports torch once, holds the dataset once, and stays warm from trial to trial and
-from study to study. Calls to one worker are served in the order in which they were made; a second thread in it answers
-what it is doing and takes the order to halt, while the first one trains.
+from study to study. One that dies, or is ended because it does not answer, is replaced; where its machine is gone, it
+comes back when there is room again; and where all of Ray is gone, it is started again. Ray's own restarts take no part
+in it: they would not bring back what the worker held.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import signal
-import socket
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 # Read when Ray is imported: no usage reports, and no advice about its next version on the user's screen. Left alone,
 # Ray gives its workers the niceness 15, behind nearly everything else on the machine, our own publisher included; with
@@ -28,26 +25,36 @@ os.environ.setdefault("RAY_worker_niceness", "5")
 import ray
 import ray.exceptions
 
-from neurosweep.errors import NeurosweepError, UnreachableError
-from search.placement import Node, WorkerShape
+from neurosweep.errors import InterruptedStudyError, NeurosweepError, UnreachableError
+from search.placement import Node, WorkerShape, places
+from search.pool_worker import PoolWorker, Sign, TrainingData
 from search.progress import WorkerActivity
-from trainer.data.dataset import Dataset, Preprocessing, Split, Task
+from search.ray_session import RaySession, first_line
+from search.watch import SILENCE_SECONDS, START_SECONDS
+from trainer.data.dataset import Dataset
 from trainer.settings import Settings
-from trainer.work import EpochResult, Metric, SegmentResult, TestResult, TrialWork
+from trainer.work import Metric, SegmentResult, TestResult, TrialWork
 
-OBJECT_STORE_BYTES = 512 * 1024**2
-"""Least size of our own Ray's object store; it holds the datasets and nothing else."""
+VITAL_SECONDS = 2.0
+"""How often the pool looks whether Ray still lives: a process that goes on for a minute without Ray's head is ended by
+Ray itself."""
 
+PLACE_SECONDS = 5.0
+"""How often it looks whether the machines still have room for all workers, or have it again."""
 
-CONNECT_SECONDS = 5.0
+ATTEMPTS = 3
+"""How many workers may die of one question about the winner."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
     """What came back from a worker for a pack: a result for each trial, or the reason why the worker is gone.
 
+    A worker that has come back after it had been gone answers once without any work: it can be given some.
+
     Attributes:
         waiting: The worker had not come to this yet, so it is not what the worker died of.
+        blameless: The worker is gone for a reason that lies outside of it: its machine, or all of Ray.
     """
 
     worker: int
@@ -55,105 +62,7 @@ class Done:
     results: tuple[SegmentResult, ...] | None = None
     death: str | None = None
     waiting: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TrainingData:
-    """What every worker keeps of a study's data: all but the test split."""
-
-    train: Split
-    validation: Split
-    preprocessing: Preprocessing
-    task: Task
-    input_shape: tuple[int, ...]
-    outputs: int
-
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _control(method: Method) -> Method:
-    """Lets a second thread of the actor answer this call, while the first one trains."""
-    marked: Method = ray.method(concurrency_group="control")(method)
-    return marked
-
-
-class _Worker:
-    """The actor. Lives in a process of its own, so nothing of it is shared with the dispatcher."""
-
-    def __init__(self, threads: int) -> None:
-        import trainer.worker
-
-        self._trainer_class = trainer.worker.Trainer
-        self._trainer: trainer.worker.Trainer | None = None
-        self._why_no_trainer = "it was given none"
-        self._threads = threads
-        # Which load of the pool's this is, and up to which all work is to end: a halt may overtake a load.
-        self._loaded_as = 0
-        self._halted_up_to = 0
-        self._activity: tuple[int, int, int] | None = None
-
-    def load(self, data: _TrainingData, number: int) -> None:
-        """Holds another study's data; what is left of the study before is dropped first.
-
-        Data that can't be held (a full GPU) are no error here, where nobody waits for the answer: work on them is.
-        """
-        self._loaded_as = number
-        self._trainer = None
-        try:
-            self._trainer = self._trainer_class(
-                train=data.train,
-                validation=data.validation,
-                preprocessing=data.preprocessing,
-                task=data.task,
-                input_shape=data.input_shape,
-                outputs=data.outputs,
-                threads=self._threads,
-            )
-        except Exception as error:
-            self._why_no_trainer = f"{type(error).__name__}: {error}"
-
-    def _loaded(self) -> Any:
-        if self._trainer is None:
-            raise NeurosweepError(f"The worker does not hold the study's data: {self._why_no_trainer}")
-        return self._trainer
-
-    def train(self, works: tuple[TrialWork, ...]) -> tuple[SegmentResult, ...]:
-        epochs = {work.trial: work.epochs for work in works}
-        self._activity = (works[0].trial, 0, works[0].epochs)
-
-        def on_epoch(trial: int, result: EpochResult) -> None:
-            self._activity = (trial, result.epoch, epochs[trial])
-
-        try:
-            return tuple(self._loaded().train(works, self._halted, on_epoch))
-        finally:
-            self._activity = None
-
-    def forget(self, trials: tuple[int, ...]) -> None:
-        for trial in trials:
-            self._loaded().forget(trial)
-
-    def test(self, settings: Settings, weights: dict[str, Any], metric: Metric, split: Split) -> TestResult:
-        result: TestResult = self._loaded().test(settings, weights, metric, split)
-        return result
-
-    def export(self, settings: Settings, weights: dict[str, Any]) -> bytes:
-        program: bytes = self._loaded().export(settings, weights)
-        return program
-
-    @_control
-    def activity(self) -> tuple[int, int, int] | None:
-        """The trial that is being trained, its last finished epoch and its last epoch at most."""
-        return self._activity
-
-    @_control
-    def halt(self, number: int) -> None:
-        """Ends the pack that trains, and those that wait, of loads up to this one as soon as the trainer looks up."""
-        self._halted_up_to = number
-
-    def _halted(self) -> bool:
-        return self._loaded_as <= self._halted_up_to
+    blameless: bool = False
 
 
 @dataclass
@@ -161,26 +70,43 @@ class _Member:
     """One worker as the pool sees it.
 
     Attributes:
+        actor: None while there is no machine for it.
         pending: Packs that it has not answered, oldest first, with the calls that will.
         asked: The call that will say what it is doing.
-        activity: What it was doing when it answered last: trial, epoch, epochs.
+        sign: What it was doing when it answered last; None before it has.
+        new: Whether it has answered since the pool was asked last.
     """
 
     actor: Any
     pending: list[tuple[Any, tuple[TrialWork, ...]]] = field(default_factory=list)
     asked: Any = None
-    activity: tuple[int, int, int] | None = None
+    sign: Sign | None = None
+    new: bool = False
 
 
 class Pool:
-    """Workers on our own Ray or on a cluster. Used from one thread: our own Ray ends with the one that started it."""
+    """Workers on our own Ray or on a cluster. Used from one thread: our own Ray ends with the one that started it.
 
-    def __init__(self) -> None:
+    Args:
+        address: The cluster's; None for a Ray of our own.
+
+    Attributes:
+        stopped: Whether the user wants to end: waits are given up then.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self._ray = RaySession(address)
         self._shape: WorkerShape | None = None
         self._members: list[_Member] = []
+        self._dataset: Dataset | None = None
+        self._checkpoints: str | None = None
         self._data: Any = None
         self._test: Any = None
         self._loads = 0
+        # What came back otherwise than by an answer, to be handed out first.
+        self._returned: list[Done] = []
+        self._looked_at_ray = self._looked_for_room = 0.0
+        self.stopped: Callable[[], bool] = lambda: False
 
     @classmethod
     def start(cls, address: str | None) -> Pool:
@@ -189,38 +115,14 @@ class Pool:
         Raises:
             UnreachableError: There is no such cluster, or it wants another token.
         """
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        if address is not None:
-            _check_listens(address)
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        with warnings.catch_warnings(), _own_signal_handlers():
-            warnings.simplefilter("ignore")
-            try:
-                if address is None:
-                    ray.init(
-                        address="local",
-                        num_cpus=os.cpu_count(),
-                        include_dashboard=False,
-                        object_store_memory=OBJECT_STORE_BYTES,
-                        **quiet,
-                    )
-                else:
-                    ray.init(address=address, **quiet)
-            except (ConnectionError, OSError, RuntimeError, ValueError) as exc:
-                if address is None:
-                    raise UnreachableError(f"Ray could not be started on this machine: {_first_line(exc)}") from exc
-                raise UnreachableError(
-                    f"No Ray cluster answers at {address}, or it wants another token (RAY_AUTH_TOKEN): "
-                    f"{_first_line(exc)}",
-                    "--ray",
-                ) from exc
-        return cls()
+        pool = cls(address)
+        pool._ray.connect()
+        return pool
 
     @property
     def nodes(self) -> list[Node]:
         """The machines that Ray has at this moment: they come and go."""
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return [Node(cpus=has.get("CPU", 0.0), gpus=has.get("GPU", 0.0)) for has in alive]
+        return self._ray.nodes()
 
     def open(self, shape: WorkerShape) -> None:
         """Brings the workers up without waiting for them; those of the same shape are kept as they are."""
@@ -233,9 +135,26 @@ class Pool:
         while len(self._members) < shape.count:
             self._members.append(_Member(self._spawn()))
 
-    def load(self, dataset: Dataset) -> None:
-        """Puts the dataset once into the object store and lets every worker take it from there."""
-        data = _TrainingData(
+    def load(self, dataset: Dataset, checkpoints: str | None = None) -> None:
+        """Puts the dataset once into the object store and lets every worker take it from there.
+
+        Args:
+            checkpoints: Address of the study's checkpoints; None where none are kept.
+        """
+        self._dataset, self._checkpoints = dataset, checkpoints
+        self._put()
+        self._loads += 1
+        self._returned = []
+        for member in self._members:
+            # What is still under way belongs to the study before; its results are nobody's.
+            member.pending = []
+            if member.actor is not None:
+                self._load(member.actor)
+
+    def _put(self) -> None:
+        dataset = self._dataset
+        assert dataset is not None  # noqa: S101 - for the type checker: load() has set it
+        data = TrainingData(
             train=dataset.train,
             validation=dataset.validation,
             preprocessing=dataset.preprocessing,
@@ -244,11 +163,9 @@ class Pool:
             outputs=dataset.outputs,
         )
         self._data, self._test = ray.put(data), ray.put(dataset.test)
-        self._loads += 1
-        for member in self._members:
-            # What is still under way belongs to the study before; its results are nobody's.
-            member.pending = []
-            member.actor.load.remote(self._data, self._loads)
+
+    def _load(self, actor: Any) -> None:
+        actor.load.remote(self._data, self._loads, self._checkpoints)
 
     @property
     def size(self) -> int:
@@ -259,6 +176,10 @@ class Pool:
         """Whether each worker has a share of a GPU."""
         return self._shape is not None and self._shape.gpus > 0
 
+    def serves(self, worker: int) -> bool:
+        """Whether a worker is there, or on its way; else there is no machine for it at the moment."""
+        return self._members[worker].actor is not None
+
     def outstanding(self, worker: int) -> int:
         """How many packs a worker has been given and has not answered."""
         return len(self._members[worker].pending)
@@ -266,84 +187,159 @@ class Pool:
     def submit(self, worker: int, works: Sequence[TrialWork]) -> None:
         """Gives a worker a pack: segments that it is to train together."""
         member, pack = self._members[worker], tuple(works)
-        member.pending.append((member.actor.train.remote(pack), pack))
+        if member.actor is None:  # it has gone since the dispatcher looked
+            self._returned.append(Done(worker=worker, works=pack, death="its machine is gone", blameless=True))
+        else:
+            member.pending.append((member.actor.train.remote(pack), pack))
 
     def forget(self, worker: int, trials: Sequence[int]) -> None:
-        """Lets a worker drop the state of paused trials."""
-        self._members[worker].actor.forget.remote(tuple(trials))
+        """Lets a worker drop what is kept of trials, and their checkpoints."""
+        members = [self._members[worker], *self._members]
+        if (member := next((member for member in members if member.actor is not None), None)) is not None:
+            member.actor.forget.remote(tuple(trials))
 
     def collect(self, timeout: float) -> list[Done]:
         """What has come back, in the order of submission for each worker; waits up to `timeout` seconds for the first.
 
         A worker that died is replaced before this returns; all that it had been given comes back with its death.
         """
+        self._look_after_ray()
+        done, self._returned = self._returned, []
         refs = [ref for member in self._members for ref, _ in member.pending]
         if not refs:
-            return []
-        ray.wait(refs, num_returns=1, timeout=timeout, fetch_local=False)
+            if not done and not any(member.actor for member in self._members):
+                time.sleep(timeout)
+            return done
+        ray.wait(refs, num_returns=1, timeout=0 if done else timeout, fetch_local=False)
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         answered = set(ready)
-        done: list[Done] = []
         for worker, member in enumerate(self._members):
             while member.pending and member.pending[0][0] in answered:
                 ref, works = member.pending.pop(0)
                 try:
                     done.append(Done(worker=worker, works=works, results=ray.get(ref)))
                 except ray.exceptions.RayError as exc:
-                    death = _first_line(exc)
-                    done.append(Done(worker=worker, works=works, death=death))
-                    done.extend(
-                        Done(worker=worker, works=each, death=death, waiting=True) for _, each in member.pending
-                    )
+                    death, blameless = _death(exc)
+                    done.append(Done(worker=worker, works=works, death=death, blameless=blameless))
+                    done += self._unanswered(worker, death, blameless)
                     self._replace(worker)
                     break
         return done
 
+    def end(self, worker: int, why: str) -> None:
+        """Ends a worker that is not to go on as it is, and puts another one in its place; what it had been given comes
+        back with the next `collect`."""
+        member = self._members[worker]
+        blameless = member.sign is None  # it had never come up
+        if member.pending:
+            _, works = member.pending.pop(0)
+            self._returned.append(Done(worker=worker, works=works, death=why, blameless=blameless))
+        self._returned += self._unanswered(worker, why, blameless)
+        self._replace(worker)
+
+    def signs(self) -> list[Sign | None]:
+        """What each worker shows, where it has answered since the last time; never waits for one."""
+        asked = [member.asked for member in self._members if member.asked is not None]
+        answered = set(ray.wait(asked, num_returns=len(asked), timeout=0)[0]) if asked else set()
+        for member in self._members:
+            if member.asked in answered:
+                with contextlib.suppress(ray.exceptions.RayError):
+                    member.sign, member.new = ray.get(member.asked), True
+                member.asked = None
+            if member.asked is None and member.actor is not None:
+                member.asked = member.actor.sign.options(concurrency_group="control").remote()
+        shown = [member.sign if member.new else None for member in self._members]
+        for member in self._members:
+            member.new = False
+        return shown
+
     def activity(self, names: Callable[[int], str]) -> tuple[WorkerActivity, ...]:
-        """What each worker was doing when it answered last; never waits for one that is starting or gone."""
-        activities = []
-        for worker, member in enumerate(self._members):
-            if member.asked is None:
-                member.asked = member.actor.activity.remote()
-            elif ray.wait([member.asked], timeout=0)[0]:
-                try:
-                    member.activity = ray.get(member.asked)
-                except ray.exceptions.RayError:
-                    member.activity = None
-                member.asked = member.actor.activity.remote()
-            trial, epoch, epochs = member.activity or (None, 0, 0)
-            activities.append(WorkerActivity(name=names(worker), trial=trial, epoch=epoch, epochs=epochs))
-        return tuple(activities)
+        """What each worker was doing when it answered last."""
+        idle = Sign(trial=None, epoch=0, epochs=0, beats=0)
+        signs = [member.sign or idle for member in self._members]
+        return tuple(
+            WorkerActivity(name=names(worker), trial=sign.trial, epoch=sign.epoch, epochs=sign.epochs)
+            for worker, sign in enumerate(signs)
+        )
 
     def halt(self) -> None:
         """Tells every worker to end its pack; what is under way comes back as stopped."""
         for member in self._members:
-            member.actor.halt.remote(self._loads)
+            if member.actor is not None:
+                member.actor.halt.options(concurrency_group="control").remote(self._loads)
 
     def test(self, settings: Settings, weights: dict[str, Any], metric: Metric) -> TestResult:
         """Opens the test split, for the one network that has been chosen.
 
         Raises:
             NeurosweepError: The worker failed.
+            InterruptedStudyError: The user did not want to wait.
         """
-        actor = self._members[0].actor
-        result: TestResult = self._answer(actor.test.remote(settings, weights, metric, self._test))
+        result: TestResult = self._ask(lambda actor: actor.test.remote(settings, weights, metric, self._test))()
         return result
 
     def export(self, settings: Settings, weights: dict[str, Any]) -> Callable[[], bytes]:
         """Begins to write the network as a `torch.export` program.
 
         Returns:
-            A call that waits for the program; it raises `NeurosweepError` where the worker failed.
+            A call that waits for the program; it raises as `test` does.
         """
-        exporting = self._members[0].actor.export.remote(settings, weights)
-        return lambda: self._answer(exporting)
+        return self._ask(lambda actor: actor.export.remote(settings, weights))
 
     def close(self) -> None:
         """Ends the workers, and our own Ray with them."""
-        self._kill(self._members)
+        if self._ray.lives():  # else Ray waits for its head, to tell it
+            self._kill(self._members)
         self._members = []
-        ray.shutdown()
+        self._ray.close()
+
+    # How
+
+    def _ask(self, question: Callable[[Any], Any]) -> Callable[[], Any]:
+        """Puts a question to a worker; the answer waits for it, and asks another one where the first has died."""
+        first = self._any_worker()
+        asked = question(self._members[first].actor)
+
+        def answer() -> Any:
+            worker, call = first, asked
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    return self._wait(worker, call)
+                except ray.exceptions.RayActorError as exc:
+                    if attempt == ATTEMPTS:
+                        raise NeurosweepError(f"A worker failed: {_death(exc)[0]}") from exc
+                    if self._members[worker].actor is not None:
+                        self._replace(worker)
+                    worker = self._any_worker()
+                    call = question(self._members[worker].actor)
+                except ray.exceptions.RayError as exc:
+                    raise NeurosweepError(f"A worker failed: {first_line(exc)}") from exc
+            raise AssertionError("the last attempt returns or raises")
+
+        return answer
+
+    def _wait(self, worker: int, call: Any) -> Any:
+        """The answer to a question, unless its worker shows no sign of life."""
+        shown = time.monotonic()
+        while not ray.wait([call], timeout=0.2)[0]:
+            if self.stopped():
+                raise InterruptedStudyError("Told to stop.")
+            if self.signs()[worker] is not None:
+                shown = time.monotonic()
+            allowed = START_SECONDS if self._members[worker].sign is None else SILENCE_SECONDS
+            if self._look_after_ray() or time.monotonic() - shown > allowed:
+                raise ray.exceptions.RayActorError()
+        return ray.get(call)
+
+    def _any_worker(self) -> int:
+        while True:
+            for worker in range(self.size):
+                if self.serves(worker):
+                    return worker
+            if self.stopped():
+                raise InterruptedStudyError("Told to stop.")
+            time.sleep(0.5)
+            self._look_after_ray()
 
     def _spawn(self) -> Any:
         shape = self._shape
@@ -354,50 +350,96 @@ class Pool:
             concurrency_groups={"control": 1},
             max_restarts=0,
             max_task_retries=0,
-        )(_Worker)
+        )(PoolWorker)
         return remote.remote(max(1, int(shape.cpus)))
 
     def _replace(self, worker: int) -> None:
         self._kill([self._members[worker]])
         self._members[worker] = _Member(self._spawn())
-        self._members[worker].actor.load.remote(self._data, self._loads)
+        self._load(self._members[worker].actor)
+
+    def _unanswered(self, worker: int, death: str, blameless: bool) -> list[Done]:
+        """What a worker that is gone had been given and had not come to."""
+        pending, self._members[worker].pending = self._members[worker].pending, []
+        return [
+            Done(worker=worker, works=works, death=death, waiting=True, blameless=blameless) for _, works in pending
+        ]
 
     def _kill(self, members: list[_Member]) -> None:
         for member in members:
-            ray.kill(member.actor)
+            if member.actor is not None:
+                ray.kill(member.actor)
 
-    def _answer(self, call: Any) -> Any:
-        try:
-            return ray.get(call)
-        except ray.exceptions.RayError as exc:
-            raise NeurosweepError(f"A worker failed: {_first_line(exc)}") from exc
+    # Machines that go and come
+
+    def _look_after_ray(self) -> bool:
+        """Starts Ray again where it is gone, and lets workers go and come with their machines.
+
+        Returns:
+            Whether Ray was gone.
+        """
+        now = time.monotonic()
+        if now - self._looked_at_ray < VITAL_SECONDS:
+            return False
+        self._looked_at_ray = now
+        if not self._ray.lives():
+            self._start_again()
+            return True
+        if now - self._looked_for_room >= PLACE_SECONDS:
+            self._looked_for_room = now
+            nodes = self.nodes
+            if not nodes:
+                self._start_again()
+                return True
+            self._fit(nodes)
+        return False
+
+    def _start_again(self) -> None:
+        gone = "Ray was gone"
+        for worker, member in enumerate(self._members):
+            self._returned += self._unanswered(worker, gone, blameless=True)
+            member.actor = member.asked = member.sign = None
+        self._ray.close()
+        while True:
+            try:
+                self._ray.connect()
+                break
+            except UnreachableError:
+                if self.stopped():
+                    raise
+                time.sleep(1.0)
+        self._put()
+        self._fit(self.nodes)
+
+    def _fit(self, nodes: Sequence[Node]) -> None:
+        """As many workers as there is room for: those that never came up go first, and come back last."""
+        shape = self._shape
+        if shape is None or self._data is None:
+            return
+        room = places(shape.cpus, shape.gpus, nodes)
+        serving = [worker for worker, member in enumerate(self._members) if member.actor is not None]
+        waiting = [worker for worker in serving if self._members[worker].sign is None]
+        for worker in waiting[::-1][: max(0, len(serving) - room)]:
+            self._returned += self._unanswered(worker, "there is no machine for it", blameless=True)
+            self._kill([self._members[worker]])
+            self._members[worker] = _Member(None)
+        absent = [worker for worker, member in enumerate(self._members) if member.actor is None]
+        for worker in absent[: max(0, room - len(serving))]:
+            self._members[worker] = _Member(self._spawn())
+            self._load(self._members[worker].actor)
+            self._returned.append(Done(worker=worker, works=(), results=()))
 
 
-def _check_listens(address: str) -> None:
-    """Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not (host and port.isdigit()):
-        return  # `auto`, or something that Ray knows better
-    try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-    except OSError as exc:
-        raise UnreachableError(f"No Ray cluster answers at {address}: {_first_line(exc)}", "--ray") from exc
-
-
-@contextlib.contextmanager
-def _own_signal_handlers() -> Iterator[None]:
-    """Ray takes SIGTERM for itself while it starts, and would end this process with it; that is ours to answer."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
-def _first_line(exc: BaseException) -> str:
-    """The telling line of an error: Ray puts the remote traceback first and the cause last."""
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    if not lines:
-        return type(exc).__name__
-    return lines[-1] if isinstance(exc, ray.exceptions.RayTaskError) else lines[0]
+def _death(exc: BaseException) -> tuple[str, bool]:
+    """What a worker died of, in a line, and whether that lies outside of it."""
+    text = str(exc)
+    if isinstance(exc, ray.exceptions.RayActorError):
+        gone = ("node has died", "node was terminated", "node has crashed", "node failure")
+        if isinstance(exc, ray.exceptions.ActorUnavailableError) or any(word in text for word in gone):
+            return "its machine is gone", True
+        if "memory" in text.lower() and "OOM killer" not in text:
+            return "its machine ran out of memory", False
+        return "its process ended (it was killed, crashed, or ran out of memory)", False
+    if isinstance(exc, ray.exceptions.OutOfMemoryError):
+        return "its machine ran out of memory", False
+    return first_line(exc), False

@@ -19,6 +19,8 @@ from search.places import Places
 DRAIN_SECONDS = 300.0
 """The longest that the end of a study waits for MLflow; what is left then is published by the next one."""
 
+STOP_SECONDS = 3.0
+"""How long a stop waits for the fact at hand; one that is cut off is found again by its key."""
 
 _LOW_PRIORITY = ["nice", "-n", "19"] if shutil.which("nice") else []
 """From its first line on: importing MLflow takes seconds that the workers need."""
@@ -70,13 +72,17 @@ class Publisher:
         said = self._process.stdout.read().decode().strip() if self._process.stdout is not None else ""
         return None if self._process.returncode == 0 else said or "the publisher failed: see publisher.log"
 
-    def stop(self) -> None:
-        """Ends the process after the fact that it is publishing; the outbox keeps the rest."""
+    def order_stop(self) -> None:
+        """Lets the process end after the fact that it is publishing, without waiting for that."""
         with contextlib.suppress(BrokenPipeError, ValueError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
+
+    def stop(self) -> None:
+        """Ends the process after the fact that it is publishing; the outbox keeps the rest."""
+        self.order_stop()
         try:
-            self._process.wait(5)
+            self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

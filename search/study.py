@@ -10,7 +10,7 @@ than to propose it. `InMemoryStorage.get_trial` hands out the trial itself, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ from search.space import Proposal, Space
 from search.spec import SamplerKind, StudySpec
 from search.tpe import TreeParzen
 from storage.records import OptunaParam, ProposedTrial, TrialState
+from trainer.memory import training_memory
 from trainer.settings import Settings
 
 _STATES = {
@@ -43,8 +44,8 @@ _SEQUENCES = "qmc:"
 """QMC counts the points of its sequences in the study's attributes; each trial carries the count on, for a resume."""
 
 REDRAWS, RANDOM_REDRAWS = 8, 24
-"""How often a trial is drawn again whose settings were tried before: first by its sampler, where that is `tpe`, then at
-random. In a space that is all tried, a trial costs as much as so many proposals."""
+"""How often a trial is drawn again whose settings were tried before, or are too large: first by its sampler, where that
+is `tpe`, then at random. In a space that is all tried, a trial costs as much as so many proposals."""
 
 
 class Proposals:
@@ -54,18 +55,28 @@ class Proposals:
         spec: The study, its metric resolved: smaller is better.
         input_shape: (features,) of a table or (channels, height, width) of images.
         label: The study's name in Optuna's tables.
-        trials: All of its trials so far, in order. Those still running train again from their seed: what they
-            reported is forgotten here, and reported again.
+        trials: All of its trials so far, in order. Those still running go on behind what they have reported.
+        outputs: Of every network; it and `rows`, of the train split, are for the memory that networks take.
+        too_large: Numbers of those among `trials` that ran out of memory, as `too_large` was told of them.
 
     Raises:
         ValueError: `trials` are not numbered 0, 1, 2 and so on.
     """
 
     def __init__(
-        self, spec: StudySpec, input_shape: tuple[int, ...], label: str, trials: Sequence[FrozenTrial] = ()
+        self,
+        spec: StudySpec,
+        input_shape: tuple[int, ...],
+        label: str,
+        trials: Sequence[FrozenTrial] = (),
+        *,
+        outputs: int = 1,
+        rows: int = 1,
+        too_large: Collection[int] = (),
     ) -> None:
         quiet_optuna()
         self._spec = spec
+        self._input_shape, self._outputs, self._rows = input_shape, outputs, rows
         self._space = Space(spec, input_shape)
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(
@@ -81,12 +92,15 @@ class Proposals:
         self._parameters = Parameters()
         self._first: dict[Settings, int] = {}
         self._twins: dict[int, int] = {}
+        self._settings: dict[int, Settings] = {}
+        self._too_much = math.inf
         self._tpe: TreeParzen | None = None
         sampler = make_sampler(spec, 0)
         if isinstance(sampler, TreeParzen):
             self._study.sampler = self._tpe = sampler
+        known_as_too_large = frozenset(too_large)
         for trial in trials:
-            self._restore(trial)
+            self._restore(trial, too_large=trial.number in known_as_too_large)
 
     @property
     def optuna_study(self) -> optuna.Study:
@@ -97,8 +111,9 @@ class Proposals:
         """A new trial, to be told later; None once a grid has no combination left.
 
         Settings that were tried before, whatever became of them, are drawn again, from seeds of this trial, for a
-        number of times; where that helps nothing, the trial names its twin. A grid's settings are not drawn again:
-        what it repeats are combinations that repairs have made equal.
+        number of times; where that helps nothing, the trial names its twin. So are those that would take as much
+        memory as one that ran out of it; where nothing smaller is found, the first ones stand. A grid's settings are
+        not drawn again: what it repeats are combinations that repairs have made equal.
         """
         if self._exhausted:
             return None
@@ -111,7 +126,7 @@ class Proposals:
                 self._exhausted = True
                 return None
             self._tried.add(_point(self._frozen(number)))
-        elif proposal.settings in self._first:
+        elif proposal.settings in self._first or not self._fits(proposal.settings):
             proposal = self._drawn_again(number, proposal)
         self._asked += 1
         self._carry_sequences_on(number)
@@ -137,6 +152,16 @@ class Proposals:
     def twin(self, number: int) -> int | None:
         """The number of the first trial with the settings of this one; None where it is that itself."""
         return self._twins.get(number)
+
+    def too_large(self, number: int) -> None:
+        """Takes in that a trial ran out of memory even alone; to be called before `tell` ends it as a failure.
+
+        From then on nothing is proposed that would take as much; and the default sampler, to which other failures say
+        nothing, takes it for a bad trial.
+        """
+        self._too_much = min(self._too_much, self._memory(self._settings[number]))
+        if self._tpe is not None:
+            self._tpe.too_large(number)
 
     def report(self, number: int, epoch: int, value: float) -> None:
         """Takes in a trial's validation metric after an epoch, counted from 1."""
@@ -184,7 +209,7 @@ class Proposals:
         """Number and value of the best complete trial, of equal ones the one with the lowest number."""
         return None if self._best is None else (self._best[1], self._best[0])
 
-    def _restore(self, trial: FrozenTrial) -> None:
+    def _restore(self, trial: FrozenTrial, *, too_large: bool) -> None:
         if trial.number != self._asked:
             message = (
                 f"trials must be numbered without gaps, but number {trial.number} stands where {self._asked} should"
@@ -196,8 +221,7 @@ class Proposals:
         if running:
             state = OptunaState.RUNNING
             self._recorded[trial.number] = attrs
-        else:
-            self._pruner.restore(trial.number, trial.intermediate_values, complete=state is OptunaState.COMPLETE)
+        self._pruner.restore(trial.number, trial.intermediate_values, complete=state is OptunaState.COMPLETE)
         if state is OptunaState.COMPLETE and (value is None or not math.isfinite(value)):
             state = OptunaState.FAIL
         self._study.add_trial(
@@ -212,22 +236,25 @@ class Proposals:
                 distributions=trial.distributions,
                 user_attrs=trial.user_attrs,
                 system_attrs=attrs,
-                intermediate_values={} if running else trial.intermediate_values,
+                intermediate_values=trial.intermediate_values,
             )
         )
         self._tried.add(_point(trial))
         drawn = self._space.suggest(Draft(self._parameters, lambda parameter: trial.params[parameter.name]))
-        self._know(self._frozen(trial.number), drawn.settings)
+        self._know(self._frozen(trial.number), drawn.settings, too_large=too_large)
         for key, count in attrs.items():
             if key.startswith(_SEQUENCES):
                 self._storage.set_study_system_attr(self._study_id, key, count)
         if state is OptunaState.COMPLETE and value is not None:
             self._keep_best(value, trial.number)
 
-    def _know(self, trial: FrozenTrial, settings: Settings) -> None:
+    def _know(self, trial: FrozenTrial, settings: Settings, *, too_large: bool = False) -> None:
+        self._settings[trial.number] = settings
         first = self._first.setdefault(settings, trial.number)
         if first != trial.number:
             self._twins[trial.number] = first
+        if too_large:
+            self.too_large(trial.number)
         if self._tpe is not None:
             self._tpe.learn(trial)
 
@@ -252,15 +279,26 @@ class Proposals:
         return proposal
 
     def _drawn_again(self, number: int, first: Proposal) -> Proposal:
-        """A proposal with new settings, or the first one, where none was found."""
+        """A proposal with new settings that fit; where none was found the first one, or, where that is too large, the
+        first that fits although it was tried before."""
         frozen = self._frozen(number)
-        params, distributions = frozen.params, frozen.distributions
+        chosen, chosen_fits = (first, frozen.params, frozen.distributions), self._fits(first.settings)
         for sampler in self._redrawing(number):
             proposal = self._draft(number, sampler)
-            if proposal.settings not in self._first:
+            fits = self._fits(proposal.settings)
+            if fits and proposal.settings not in self._first:
                 return proposal
-        frozen.params, frozen.distributions = params, distributions
-        return first
+            if fits and not chosen_fits:
+                chosen, chosen_fits = (proposal, frozen.params, frozen.distributions), True
+        proposal, frozen.params, frozen.distributions = chosen
+        return proposal
+
+    def _fits(self, settings: Settings) -> bool:
+        """Whether it takes less memory than any that ran out of it."""
+        return self._too_much == math.inf or self._memory(settings) < self._too_much
+
+    def _memory(self, settings: Settings) -> int:
+        return training_memory(settings, self._input_shape, self._outputs, self._rows)
 
     def _redrawing(self, number: int) -> Iterator[BaseSampler]:
         if self._tpe is not None:

@@ -50,7 +50,7 @@ class TreeParzen(BaseSampler):
     """Proposes one parameter at a time, from the trials that have it. Smaller values are better.
 
     It knows the trials that it drew values for and those that it was shown by `learn`. A trial counts as running once
-    it is shown, or once the next one begins, and until it ends. One that failed is forgotten.
+    it is shown, or once the next one begins, and until it ends. One that failed is forgotten, unless it was too large.
 
     Args:
         seed_of: The seed of a trial, by its number, below 2**64: all draws of the trial come from it.
@@ -61,12 +61,18 @@ class TreeParzen(BaseSampler):
         self._parameters: dict[str, _Parameter] = {}
         self._running: dict[int, dict[str, int]] = {}
         self._ended: dict[int, dict[str, int]] = {}
+        self._too_large: set[int] = set()
         self._ranks: list[Rank] = []
         self._good = 0
         self._newest = 0
         self._number = -1
         self._rng = np.random.default_rng(0)
         self._drawn: dict[str, int] = {}
+
+    def too_large(self, number: int) -> None:
+        """A trial that has not ended yet will fail, as it does not fit: that makes it a bad one. It gets no rank, so
+        that it never becomes a good one, however few others there are."""
+        self._too_large.add(number)
 
     def learn(self, trial: FrozenTrial) -> None:
         """Takes in a trial as it stands, running or ended, whoever chose its values."""
@@ -138,10 +144,14 @@ class TreeParzen(BaseSampler):
             del self._parameters[name].running[number]
         for parameter in self._parameters.values():
             parameter.an_end()
-        if state not in (TrialState.COMPLETE, TrialState.PRUNED):
+        too_large = number in self._too_large
+        if state not in (TrialState.COMPLETE, TrialState.PRUNED) and not too_large:
             return
         self._newest = max(self._newest, number)
         self._ended[number] = cells
+        if too_large:
+            self._put(number, good=False)
+            return
         rank = _rank(trial, state, value)
         place = bisect_left(self._ranks, rank)
         insort(self._ranks, rank)

@@ -12,10 +12,12 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from alembic.util import CommandError
+from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
@@ -28,15 +30,29 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 from neurosweep.errors import BadInputError, NeurosweepError
 from storage.inserting import insert_absent, insert_or_update
 from storage.records import EndedTrial, EpochRow, ProposedTrial, TrialState
+from storage.transfer_lines import read, written
 
-__all__ = ["FrozenTrial", "OptunaStudy", "create_tables", "load_trials"]
+if TYPE_CHECKING:
+    from storage.transfer_lines import OptunaTrialLine, ParamLine
+
+__all__ = [
+    "FrozenTrial",
+    "OptunaStudy",
+    "check_param",
+    "create_tables",
+    "load_trials",
+    "stored_attrs",
+    "stored_trials",
+]
 
 _STUDIES: sa.Table = models.StudyModel.__table__
 _STUDY_ATTRS: sa.Table = models.StudySystemAttributeModel.__table__
+_STUDY_USER_ATTRS: sa.Table = models.StudyUserAttributeModel.__table__
 _DIRECTIONS: sa.Table = models.StudyDirectionModel.__table__
 _TRIALS: sa.Table = models.TrialModel.__table__
 _PARAMS: sa.Table = models.TrialParamModel.__table__
 _ATTRS: sa.Table = models.TrialSystemAttributeModel.__table__
+_USER_ATTRS: sa.Table = models.TrialUserAttributeModel.__table__
 _VALUES: sa.Table = models.TrialValueModel.__table__
 _STEPS: sa.Table = models.TrialIntermediateValueModel.__table__
 
@@ -222,6 +238,38 @@ class OptunaStudy:
         insert_absent(connection, _VALUES, values, ("trial_id", "objective"))
         self._set_attrs(connection, ((trial.number, trial.attrs) for trial in trials))
 
+    def set_study_attrs(self, connection: sa.Connection, system: dict[str, str], user: dict[str, str]) -> None:
+        """Attributes of the study itself, as JSON texts."""
+        for table, attrs in ((_STUDY_ATTRS, system), (_STUDY_USER_ATTRS, user)):
+            rows = [{"study_id": self.study_id, "key": key, "value_json": text} for key, text in attrs.items()]
+            insert_absent(connection, table, rows, ("study_id", "key"))
+
+    def restore(self, connection: sa.Connection, lines: Sequence[OptunaTrialLine]) -> None:
+        """Adds trials exactly as another database had them."""
+        if not lines:
+            return
+        rows = [
+            {
+                "number": line.number,
+                "study_id": self.study_id,
+                "state": OptunaState[line.state],
+                "datetime_start": line.started_at,
+                "datetime_complete": line.ended_at,
+            }
+            for line in lines
+        ]
+        inserted = sa.insert(_TRIALS).returning(_TRIALS.c.trial_id, sort_by_parameter_order=True)
+        here = list(zip(connection.scalars(inserted, rows), lines, strict=True))
+        self._trial_ids |= {line.number: trial_id for trial_id, line in here}
+        for table, key, made in (
+            (_PARAMS, "param_name", [row for trial_id, line in here for row in _param_rows(trial_id, line)]),
+            (_VALUES, "objective", [row for trial_id, line in here for row in _value_rows(trial_id, line)]),
+            (_STEPS, "step", [row for trial_id, line in here for row in _step_rows(trial_id, line)]),
+            (_ATTRS, "key", [row for trial_id, line in here for row in _attr_rows(trial_id, line.system_attrs)]),
+            (_USER_ATTRS, "key", [row for trial_id, line in here for row in _attr_rows(trial_id, line.user_attrs)]),
+        ):
+            insert_absent(connection, table, made, ("trial_id", key))
+
     def _set_attrs(self, connection: sa.Connection, attrs: Iterable[tuple[int, dict[str, Any]]]) -> None:
         rows = [
             {"trial_id": self._trial_ids[number], "key": key, "value_json": json.dumps(value)}
@@ -255,3 +303,123 @@ def _check_ours(mark: object, study_id: int, label: str) -> None:
 def _naive(moment: datetime) -> datetime:
     """Optuna keeps naive UTC."""
     return moment.astimezone(UTC).replace(tzinfo=None)
+
+
+# A study as a whole, out of the tables and into them
+
+_TRIALS_AT_ONCE = 250
+
+Kept = dict[str, Any]
+
+
+def stored_attrs(connection: sa.Connection, study_id: int, label: str) -> dict[str, dict[str, str]] | None:
+    """The study's own attributes as JSON texts, without our mark; None where Optuna has no such study."""
+    found = _find(connection, study_id, label)
+    if found is None:
+        return None
+    kept = {}
+    for name, table in (("system", _STUDY_ATTRS), ("user", _STUDY_USER_ATTRS)):
+        mine = sa.select(table.c.key, table.c.value_json).where(table.c.study_id == found, table.c.key != _OURS)
+        kept[name] = {row.key: row.value_json for row in connection.execute(mine)}
+    return kept
+
+
+def stored_trials(connection: sa.Connection, study_id: int, label: str) -> Iterator[Kept]:
+    """The study's trials by number, as an `OptunaTrialLine` says them; a few hundred in memory at a time."""
+    found = _find(connection, study_id, label)
+    if found is None:
+        return
+    # Their ids alone first: no cursor stays open between two reads.
+    ids = connection.scalars(
+        sa.select(_TRIALS.c.trial_id).where(_TRIALS.c.study_id == found).order_by(_TRIALS.c.number)
+    ).all()
+    for first in range(0, len(ids), _TRIALS_AT_ONCE):
+        yield from _kept_trials(connection, ids[first : first + _TRIALS_AT_ONCE])
+
+
+def _find(connection: sa.Connection, study_id: int, label: str) -> int | None:
+    if not sa.inspect(connection).has_table(_STUDIES.name):
+        return None
+    found = connection.scalar(sa.select(_STUDIES.c.study_id).where(_STUDIES.c.study_name == label))
+    return None if found is None else _ensure_study(connection, study_id, label)
+
+
+def _kept_trials(connection: sa.Connection, ids: Sequence[int]) -> list[Kept]:
+    def rows(table: sa.Table, order: str) -> Iterable[sa.Row[Any]]:
+        return connection.execute(sa.select(table).where(table.c.trial_id.in_(ids)).order_by(table.c[order]))
+
+    kept: dict[int, Kept] = {}
+    for row in rows(_TRIALS, "number"):
+        kept[row.trial_id] = {
+            "number": row.number,
+            "state": row.state.name,
+            "started_at": row.datetime_start,
+            "ended_at": row.datetime_complete,
+            **{name: [] for name in ("values", "params", "steps")},
+            **{name: {} for name in ("system_attrs", "user_attrs")},
+        }
+    for row in rows(_PARAMS, "param_id"):
+        param = {"name": row.param_name, "value": row.param_value, "distribution": row.distribution_json}
+        kept[row.trial_id]["params"].append(param)
+    for row in rows(_VALUES, "objective"):
+        value = models.TrialValueModel.stored_repr_to_value(row.value, row.value_type)
+        kept[row.trial_id]["values"].append((row.objective, written(value)))
+    for row in rows(_STEPS, "step"):
+        value = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value(
+            row.intermediate_value, row.intermediate_value_type
+        )
+        kept[row.trial_id]["steps"].append((row.step, written(value)))
+    for name, table in (("system_attrs", _ATTRS), ("user_attrs", _USER_ATTRS)):
+        for row in rows(table, "key"):
+            kept[row.trial_id][name][row.key] = row.value_json
+    return list(kept.values())
+
+
+def _param_rows(trial_id: int, line: OptunaTrialLine) -> Iterator[Kept]:
+    for param in line.params:
+        yield {
+            "trial_id": trial_id,
+            "param_name": param.name,
+            "param_value": param.value,
+            "distribution_json": param.distribution,
+        }
+
+
+def _value_rows(trial_id: int, line: OptunaTrialLine) -> Iterator[Kept]:
+    for objective, stored in line.values:
+        value, kind = models.TrialValueModel.value_to_stored_repr(read(stored))
+        yield {"trial_id": trial_id, "objective": objective, "value": value, "value_type": kind}
+
+
+def _step_rows(trial_id: int, line: OptunaTrialLine) -> Iterator[Kept]:
+    for step, stored in line.steps:
+        value, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(read(stored))
+        yield {
+            "trial_id": trial_id,
+            "step": step,
+            "intermediate_value": value,
+            "intermediate_value_type": kind,
+        }
+
+
+def _attr_rows(trial_id: int, attrs: dict[str, str]) -> Iterator[Kept]:
+    return ({"trial_id": trial_id, "key": key, "value_json": text} for key, text in attrs.items())
+
+
+def check_param(param: ParamLine) -> None:
+    """Optuna's reader takes a parameter out of its distribution without a look.
+
+    Raises:
+        ValueError: There is no such distribution, or the value is not of it.
+    """
+    try:
+        held = _distribution(param.distribution)._contains(param.value)
+    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        raise ValueError("a parameter's distribution is none of Optuna's") from None
+    if not held:
+        raise ValueError("a parameter's value is not of its distribution")
+
+
+@lru_cache(maxsize=4096)
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)

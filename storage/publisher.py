@@ -287,6 +287,7 @@ class StudyInMlflow:
         while metrics or params or labels:
             room = MAX_METRICS - min(len(params), MAX_PARAMS) - min(len(labels), MAX_PARAMS)
             self._client.log_batch(run_id, metrics[:room], params[:MAX_PARAMS], labels[:MAX_PARAMS], synchronous=True)
+            reach("after_log_batch")
             metrics, params, labels = metrics[room:], params[MAX_PARAMS:], labels[MAX_PARAMS:]
         if terminate and content.ended is not None:
             self._client.set_terminated(run_id, content.status, content.ended)
@@ -305,6 +306,7 @@ class StudyInMlflow:
 
         def make() -> str:
             made = self._client.create_run(self.experiment_id, content.started, content.tags, content.name)
+            reach("after_create_run")
             return str(made.info.run_id)
 
         return str(self._client.find_or_make(find, make))
@@ -329,7 +331,7 @@ class StudyInMlflow:
             def make() -> Any:
                 with _already_there():
                     self._client.create_registered_model(name)
-                reach("while_registering")
+                reach("registering_model")
                 return self._client.create_model_version(
                     name,
                     f"models:/{model_id}",

@@ -42,6 +42,8 @@ _COLUMNS = [
 
 _RESUMABLE = (StudyState.STOPPED, StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
 
+_OVER = (StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
+
 NUMBER_ATTEMPTS = 20
 """Studies of one name that are submitted at the same moment race for a number; each loser tries the next one."""
 
@@ -188,17 +190,35 @@ def fence(connection: sa.Connection, held: Claim, **values: Any) -> bool:
     return bool(row.cancel_requested)
 
 
-def renew(connection: sa.Connection, held: Claim, lease_seconds: float) -> bool:
-    return fence(connection, held, leased_until=now(connection) + lease_seconds)
+def renew(
+    connection: sa.Connection, held: Claim, lease_seconds: float, worked: float | None, notice: str | None
+) -> bool:
+    values: dict[str, Any] = {"leased_until": now(connection) + lease_seconds, "notice": notice}
+    if worked is not None:
+        values["worked"] = worked
+    return fence(connection, held, **values)
 
 
 def finish(
-    connection: sa.Connection, held: Claim, state: StudyState, error: str | None, result: dict[str, Any] | None
+    connection: sa.Connection,
+    held: Claim,
+    state: StudyState,
+    error: str | None,
+    result: dict[str, Any] | None,
+    worked: float | None,
 ) -> None:
     """Ends the study. Again, after the answer to the first time was lost, it changes nothing."""
-    values: dict[str, Any] = {"state": state, "error": error, "ended_at": datetime.now(UTC), "leased_until": None}
+    values: dict[str, Any] = {
+        "state": state,
+        "error": error,
+        "ended_at": datetime.now(UTC),
+        "leased_until": None,
+        "notice": None,
+    }
     if result is not None:
         values["result"] = result
+    if worked is not None:
+        values["worked"] = worked
     try:
         fence(connection, held, **values)
     except LeaseLostError:
@@ -241,6 +261,8 @@ def requeue(connection: sa.Connection, study_id: int, trials: int | None) -> Stu
         .values(
             trials=wanted,
             state=sa.case((study.c.state.in_(_RESUMABLE), StudyState.QUEUED), else_=study.c.state),
+            # One that had come to its end is given its time anew, with its trials; a stopped one goes on.
+            worked=sa.case((study.c.state.in_(_OVER), 0.0), else_=study.c.worked),
             cancel_requested=False,
         )
     )

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-
 import sqlalchemy as sa
 
-from storage import results
 from storage.database import now
-from storage.facts import trial_ended
 from storage.queue import by_id
-from storage.records import AbandonedStudy, EndedTrial, StudyState, TrialRecord, TrialState
+from storage.records import AbandonedStudy, StudyState, TrialState
 from storage.schema import study, trial
 
 ENDED = (StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
@@ -58,37 +53,9 @@ def forgotten_trials(connection: sa.Connection) -> dict[int, list[int]]:
     return found
 
 
-def fail_forgotten(
-    connection: sa.Connection, study_id: int, numbers: Sequence[int], at: datetime
-) -> Sequence[EndedTrial]:
-    """Marks forgotten trials of an ended study as failed in our tables; returns them for Optuna's."""
+def has_ended(connection: sa.Connection, study_id: int) -> bool:
+    """Whether a study has ended for good; until the transaction's end it stays so."""
     held = connection.execute(
         sa.update(study).where(study.c.id == study_id, study.c.state.in_(ENDED)).values(token=study.c.token)
     )
-    if not held.rowcount:
-        return []
-    running = [each for each in results.trials(connection, study_id, numbers) if each.state is TrialState.RUNNING]
-    ended = [_failed(each, at) for each in running]
-    results.end(connection, study_id, ended)
-    record = by_id(connection, study_id)
-    results.add_facts(connection, study_id, [trial_ended(record, each.number) for each in ended])
-    return ended
-
-
-def _failed(running: TrialRecord, at: datetime) -> EndedTrial:
-    return EndedTrial(
-        number=running.number,
-        state=TrialState.FAILED,
-        value=None,
-        train=None,
-        validation=None,
-        epochs=running.epochs,
-        best_epoch=running.best_epoch,
-        seconds=running.seconds,
-        weights=running.weights,
-        worker=running.worker or "",
-        error=FORGOTTEN,
-        ended_at=at,
-        pack=running.pack,
-        memory=running.memory,
-    )
+    return bool(held.rowcount)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from storage.facts import trial_ended
 from storage.inserting import insert_absent
-from storage.records import Batch, EndedTrial, EpochRow, Fact, ProposedTrial, TrialRecord, TrialState
+from storage.records import Batch, EndedTrial, EpochRow, Fact, ProposedTrial, StudyRecord, TrialRecord, TrialState
 from storage.schema import epoch, outbox, trial
 
 
@@ -20,7 +22,7 @@ def write(connection: sa.Connection, study_id: int, batch: Batch) -> None:
     new = {proposed.number for proposed in batch.proposed}
     _assign(connection, study_id, {number: by for number, by in batch.assigned.items() if number not in new})
     _die(connection, study_id, batch.deaths)
-    end(connection, study_id, batch.ended)
+    _end(connection, study_id, batch.ended)
     add_facts(connection, study_id, batch.facts)
 
 
@@ -86,8 +88,7 @@ def _die(connection: sa.Connection, study_id: int, deaths: dict[int, int]) -> No
     _update(connection, study_id, sa.update(trial).values(deaths=sa.bindparam("count")), rows)
 
 
-def end(connection: sa.Connection, study_id: int, trials: Sequence[EndedTrial]) -> None:
-    """Writes how trials ended; doing it again changes nothing."""
+def _end(connection: sa.Connection, study_id: int, trials: Sequence[EndedTrial]) -> None:
     names = (
         "state",
         "train",
@@ -122,6 +123,37 @@ def end(connection: sa.Connection, study_id: int, trials: Sequence[EndedTrial]) 
     ]
     values = {name: sa.bindparam(f"new_{name}", type_=trial.c[name].type) for name in names}
     _update(connection, study_id, sa.update(trial).values(values), rows)
+
+
+def failing_of_running(connection: sa.Connection, study: StudyRecord, reason: str, at: datetime) -> Batch:
+    """What ends a study's unfinished trials as failures; to be written."""
+    running = sa.and_(trial.c.study_id == study.id, trial.c.state == TrialState.RUNNING)
+    times = (
+        sa.select(epoch.c.trial, sa.func.sum(epoch.c.seconds).label("seconds"))
+        .join(trial, sa.and_(trial.c.study_id == epoch.c.study_id, trial.c.number == epoch.c.trial))
+        .where(running)
+        .group_by(epoch.c.trial)
+    )
+    seconds = {row.trial: row.seconds for row in connection.execute(times)}
+    ended = [
+        EndedTrial(
+            number=row.number,
+            state=TrialState.FAILED,
+            value=None,
+            train=None,
+            validation=None,
+            epochs=row.epochs,
+            best_epoch=0,
+            seconds=float(seconds.get(row.number, 0.0)),
+            weights=0,
+            worker=row.worker or "",
+            error=reason,
+            ended_at=at,
+        )
+        for row in connection.execute(sa.select(trial).where(running).order_by(trial.c.number))
+    ]
+    facts = [trial_ended(study, each.number) for each in ended]
+    return Batch(ended=tuple(ended), facts=tuple(facts))
 
 
 def _update(connection: sa.Connection, study_id: int, statement: sa.Update, rows: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import sqlalchemy as sa
 
+from neurosweep.failpoints import reach
 from storage import facts, outbox, queue, repairs, results
 from storage.database import migrate, open_engine, transaction_retry, translated
 from storage.records import (
@@ -31,6 +32,7 @@ from storage.records import (
 
 if TYPE_CHECKING:
     from storage.optuna_tables import FrozenTrial, OptunaStudy
+    from storage.transfer import Parcel, Snapshot
 
 Answer = TypeVar("Answer")
 
@@ -103,8 +105,12 @@ class Store:
             lambda connection: queue.claim(connection, dispatcher, lease_seconds, study_id, again=next(tries) > 0)
         )
 
-    def renew(self, claim: Claim, lease_seconds: float) -> bool:
+    def renew(self, claim: Claim, lease_seconds: float, worked: float | None = None, notice: str | None = None) -> bool:
         """The heartbeat.
+
+        Args:
+            worked: Seconds of work on the study so far, earlier claims included; None leaves it as it is.
+            notice: Why it stands still; None while it does not.
 
         Returns:
             Whether a cancel was requested.
@@ -112,19 +118,30 @@ class Store:
         Raises:
             LeaseLostError: Another dispatcher has the study.
         """
-        return self._write(lambda connection: queue.renew(connection, claim, lease_seconds))
+        return self._write(lambda connection: queue.renew(connection, claim, lease_seconds, worked, notice))
 
     def request_cancel(self, study_id: int) -> StudyRecord:
-        """Ends a study: at once where nobody works on it, soon where it runs."""
+        """Ends a study with its unfinished trials: at once where nobody works on it, soon where it runs."""
 
         def cancel(connection: sa.Connection) -> StudyRecord:
             record = queue.request_cancel(connection, study_id)
             if record.state is StudyState.CANCELLED and record.started_at is not None and record.ended_at is not None:
+                self._fail_running(connection, record, "the study was cancelled", record.ended_at)
                 # Nobody else tells MLflow: the dispatcher is gone.
                 results.add_facts(connection, study_id, [facts.cancelled(record, record.ended_at)])
             return record
 
         return self._write(cancel)
+
+    def _fail_running(self, connection: sa.Connection, study: StudyRecord, reason: str, at: datetime) -> None:
+        """Fails what was under way in a study that nobody works on any more."""
+        batch = results.failing_of_running(connection, study, reason, at)
+        if batch.ended:
+            from storage.optuna_tables import OptunaStudy
+
+            results.write(connection, study.id, batch)
+            optuna = OptunaStudy(connection, study.id, study.label)
+            optuna.end(connection, [trial for trial in batch.ended if optuna.knows(trial.number)])
 
     def requeue(self, study_id: int, trials: int | None = None) -> StudyRecord:
         """Puts an ended study back into the queue.
@@ -151,6 +168,7 @@ class Store:
         def write(connection: sa.Connection) -> None:
             queue.fence(connection, claim)
             results.write(connection, claim.study.id, batch)
+            reach("in_transaction")
             optuna = self._optuna_study(connection, claim)
             optuna.propose(connection, batch.proposed)
             optuna.report(connection, batch.epochs)
@@ -168,11 +186,16 @@ class Store:
         error: str | None = None,
         result: dict[str, Any] | None = None,
         facts: Sequence[Fact] = (),
+        worked: float | None = None,
     ) -> None:
-        """Ends the claim: the study is in another state than running."""
+        """Ends the claim: the study is in another state than running.
+
+        Args:
+            worked: Seconds of work on the study so far, earlier claims included; None leaves it as it is.
+        """
 
         def write(connection: sa.Connection) -> None:
-            queue.finish(connection, claim, state, error, result)
+            queue.finish(connection, claim, state, error, result, worked)
             results.add_facts(connection, claim.study.id, facts)
 
         self._write(write)
@@ -191,16 +214,13 @@ class Store:
         """Trials that are marked as running in studies that have ended, by study."""
         return self._read(repairs.forgotten_trials)
 
-    def fail_forgotten(self, study_id: int, numbers: Sequence[int]) -> None:
+    def fail_forgotten(self, study_id: int) -> None:
         """Marks forgotten trials as failed, in our tables and in Optuna's, with the facts that say so."""
-        from storage.optuna_tables import OptunaStudy
-
         at = datetime.now(UTC)
 
         def write(connection: sa.Connection) -> None:
-            ended = repairs.fail_forgotten(connection, study_id, numbers, at)
-            optuna = OptunaStudy(connection, study_id, queue.by_id(connection, study_id).label)
-            optuna.end(connection, [each for each in ended if optuna.knows(each.number)])
+            if repairs.has_ended(connection, study_id):
+                self._fail_running(connection, queue.by_id(connection, study_id), repairs.FORGOTTEN, at)
 
         self._make_optuna_tables()
         self._write(write)
@@ -292,6 +312,38 @@ class Store:
         """The study's parent run, once it is published."""
         return self._read(lambda connection: outbox.run_of(connection, study_id))
 
+    # One study, out of this database and into another
+
+    def export(self, study_id: int, write: Callable[[Snapshot], Answer]) -> Answer:
+        """Hands one study as it stands at one moment to `write`, once more from the start after a lost connection.
+
+        The moment is that of the first look into the snapshot.
+        """
+        from storage.transfer import Snapshot
+
+        return self._read(lambda connection: write(Snapshot(connection, study_id)), repeatable=True)
+
+    def by_uid(self, uid: str) -> StudyRecord | None:
+        """The study of this name among all databases, where it is in this one."""
+        from storage.transfer import by_uid
+
+        return self._read(lambda connection: by_uid(connection, uid))
+
+    def take_in(self, parcel: Parcel, place: Callable[[], None]) -> StudyRecord:
+        """Writes an exported study, or nothing of it.
+
+        Args:
+            place: Puts its files where they belong, as the last thing before the commit; may be called again.
+
+        Raises:
+            BadInputError: The database has it already, or a line of it is not what it must be.
+        """
+        from storage.transfer import take_in
+
+        self._make_optuna_tables()
+        tries = itertools.count()
+        return self._write(lambda connection: take_in(connection, parcel, place, again=next(tries) > 0))
+
     # How
 
     def _write(self, work: Callable[[sa.Connection], Answer], failed: Callable[[], None] = lambda: None) -> Answer:
@@ -307,10 +359,14 @@ class Store:
         with translated(self._engine):
             return transaction()
 
-    def _read(self, work: Callable[[sa.Connection], Answer]) -> Answer:
+    def _read(self, work: Callable[[sa.Connection], Answer], repeatable: bool = False) -> Answer:
+        options: dict[str, Any] = {"writes": False}
+        if repeatable and self._engine.dialect.name == "postgresql":
+            options["isolation_level"] = "REPEATABLE READ"  # SQLite's transactions are so always
+
         @transaction_retry
         def transaction() -> Answer:
-            with self._engine.connect().execution_options(writes=False) as connection:
+            with self._engine.connect().execution_options(**options) as connection:
                 return work(connection)
 
         with translated(self._engine):

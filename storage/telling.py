@@ -145,7 +145,6 @@ class Teller:
         self._read, self._refuses, self._reason_of, self._find_file = read, refuses, reason, file
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._studies: dict[int, tuple[int, StudyInMlflow]] = {}  # with the token under which it was read
-        self._doubtful: set[int] = set()  # studies with a request that may yet arrive
         self._elsewhere: set[str] = set()  # facts that are published but for the champion
         self._file: int | None = None
         self._parents: dict[int, str] = {}  # run id that the database has been told, by study
@@ -174,7 +173,15 @@ class Teller:
             except LeaseLostError:
                 log.warning("study %s: another publisher has taken over", claim.study.label)
                 self._studies.pop(claim.study.id, None)
+                self._sweep(claim.study)
         return Turn(published=published, reason=self._reason)
+
+    def _sweep(self, study: StudyRecord) -> None:
+        """Deletes what this publisher has made twice since another one had the study."""
+        try:
+            self._read(study)
+        except Exception as error:
+            log.warning("study %s could not be swept: %s", study.label, self._reason_of(error))
 
     def _publish_study(self, claim: OutboxClaim, held: _Held, stopped: Callable[[], bool]) -> int:
         """Publish a study's due facts while MLflow answers; returns how many."""
@@ -215,7 +222,7 @@ class Teller:
         """Tell the database what was published, and empty the list; returns how many there were."""
         count = len(done)
         if done:
-            reach("before_receipt")
+            reach("before_acknowledge")
             self._store.published(claim, done)
             self._failures = 0
             done.clear()
@@ -289,9 +296,8 @@ class Teller:
         elif current.state in OVER:  # else it was resumed meanwhile: its next end says more
             if fact.key in self._elsewhere:
                 check_champion(champion_folder(self._home, current))
-            if current.id in self._doubtful:
-                study.read_runs()
-                self._doubtful.discard(current.id)
+            # A request of this publisher that failed, or of another one that lost its lease, may have arrived since.
+            study.read_runs()
             study.end(current)
 
     def _put_off(self, claim: OutboxClaim, fact: Fact, failure: _Failure) -> None:
@@ -306,7 +312,6 @@ class Teller:
         if type(error).__module__ == "builtins" and not isinstance(error, OSError):
             log.error("unexpected", exc_info=error)
         self._studies.pop(claim.study.id, None)
-        self._doubtful.add(claim.study.id)
         if failure.of_the_fact:
             set_aside = fact.attempts + 1 >= ATTEMPTS
             log.warning("%s %s: %s", fact.key, "is set aside" if set_aside else "waits", self._reason)

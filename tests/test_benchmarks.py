@@ -15,11 +15,13 @@ from benchmarks.report import REPOSITORY
 SCRIPTS = (
     "against_ray_tune",
     "dispatcher",
+    "faults",
     "large_networks",
     "memory",
     "packs",
     "quality",
     "sampler",
+    "soak",
     "startup",
     "thousand_workers",
     "time_to_error",

@@ -69,6 +69,11 @@ class DeviceSplit:
         else:
             out.copy_(_with_ones(self.images(rows)))
 
+    def prepare(self, *, flat: bool) -> None:
+        """Makes now what the first batch would make of the split, and what is kept then."""
+        if self._small:
+            _ = self._flat if flat else self._scaled
+
     @functools.cached_property
     def _scaled(self) -> Tensor:
         return self._scale(self.inputs).to(self._dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from trainer.networks import build
 from trainer.optimizers import Optimizer, learning_rate
 from trainer.precision import Precision
 from trainer.settings import Settings
-from trainer.work import Metric
+from trainer.work import Metric, TrialWork
 
 BITS = 16
 """Random bits for each neuron that dropout may zero: its probability is kept to 1 / 65,536."""
@@ -98,7 +99,11 @@ class Member:
         weights: Every trainable number, (count,).
         convolutions: The convolutional layers, as views of `weights`.
         dense: The dense layers, the output layer last, as views of `weights`.
+        parts: The network's state under the names that `build`'s network gives it: views of `weights`, and the running
+            figures of its batch norms.
+        generators: Of the order of the rows and of the dropout, whose own is on the device.
         epoch: The last epoch that is done, counted from 1.
+        steps: Batches that were learned from.
     """
 
     def __init__(
@@ -116,8 +121,10 @@ class Member:
         self.precision = precision
         self.device = data.device
         weight_seed, order_seed, dropout_seed = np.random.SeedSequence(seed).spawn(3)
-        self._order_generator = _generator(order_seed, torch.device("cpu"))
-        self._dropout_generator = _generator(dropout_seed, data.device)
+        self.generators = {
+            "order": _generator(order_seed, torch.device("cpu")),
+            "dropout": _generator(dropout_seed, data.device),
+        }
         network = build(
             settings, data.input_shape, data.outputs, generator=_generator(weight_seed, torch.device("cpu"))
         )
@@ -127,11 +134,11 @@ class Member:
         self.convolutions: list[Convolution] = []
         self.dense: list[Dense] = []
         self.steps = 0
-        self._state: dict[str, Tensor] = {}
+        self.parts: dict[str, Tensor] = {}
         self._cut(network)
         for name, tensor in network.state_dict().items():
-            if name in self._state:
-                self._state[name].copy_(tensor)
+            if name in self.parts:
+                self.parts[name].copy_(tensor)
         self.epoch = 0
         self.best: Best | None = None
 
@@ -140,18 +147,23 @@ class Member:
         """Of all dense layers but the output."""
         return sum(layer.neurons for layer in self.dense[:-1])
 
+    def is_of(self, work: TrialWork) -> bool:
+        """Whether this is the work's very trial, and not another one of the same number."""
+        mine = self.settings, self.seed, self.metric, self.epochs
+        return mine == (work.settings, work.seed, work.metric, work.epochs)
+
     def begin_epoch(self) -> None:
         self.epoch += 1
         self.optimizer.set_rate(learning_rate(self.settings, self.epoch, self.epochs))
 
     def draw_order(self, rows: int) -> Tensor:
         """The order of the train split's rows in the next epoch, (rows,) on the CPU."""
-        return torch.randperm(rows, generator=self._order_generator)
+        return torch.randperm(rows, generator=self.generators["order"])
 
     def draw_bits(self, steps: int, numbers: int) -> Tensor:
         """Random bits for dropout, int16 of shape (steps, numbers); each step begins with a fresh draw."""
         drawn = torch.empty(steps, -(-numbers // LANES), dtype=torch.int64, device=self.device)
-        drawn.random_(-(2**63), None, generator=self._dropout_generator)
+        drawn.random_(-(2**63), None, generator=self.generators["dropout"])
         return drawn.view(torch.int16)[:, :numbers]
 
     def note(self, validation: float) -> None:
@@ -161,16 +173,18 @@ class Member:
 
     def back_to_best(self) -> None:
         if self.best is not None:
-            for name, tensor in self._state.items():
+            for name, tensor in self.parts.items():
                 tensor.copy_(self.best.weights[name])
 
     def state(self) -> dict[str, Tensor]:
-        """The network's state under the names that `build`'s network gives it; the weights are views."""
-        state = dict(self._state)
-        for name in self._state:
-            if name.endswith(".running_var"):
-                state[name.replace("running_var", "num_batches_tracked")] = torch.tensor(self.steps)
-        return state
+        """All that `build`'s network calls its state: `parts`, and how many batches it has learned from."""
+        return with_batches_tracked(self.parts, self.steps)
+
+    def learned(self) -> dict[str, Tensor]:
+        """All tensors that an epoch changes, by name: the tensors themselves."""
+        running = {name: tensor for name, tensor in self.parts.items() if ".running_" in name}
+        optimizer = {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state.items()}
+        return {"weights": self.weights, **running, **optimizer}
 
     def _cut(self, network: nn.Sequential) -> None:
         """Lays the layers out in the vector, one behind the other."""
@@ -190,24 +204,30 @@ class Member:
             (scale, scale_gradient), (shift, shift_gradient) = take(module.num_features), take(module.num_features)
             running = [torch.empty_like(scale) for _ in range(2)]
             parts = {"weight": scale, "bias": shift, "running_mean": running[0], "running_var": running[1]}
-            self._state.update({f"{name}_norm.{part}": tensor for part, tensor in parts.items()})
+            self.parts.update({f"{name}_norm.{part}": tensor for part, tensor in parts.items()})
             return Norm(scale, shift, scale_gradient, shift_gradient, *running)
 
         for name, module in modules.items():
             if isinstance(module, nn.Linear):
                 inputs, bias = module.in_features, module.bias is not None
                 weights, gradient = take(module.out_features, inputs + bias)
-                self._state[f"{name}.weight"] = weights[:, :inputs]
+                self.parts[f"{name}.weight"] = weights[:, :inputs]
                 if bias:
-                    self._state[f"{name}.bias"] = weights[:, inputs]
+                    self.parts[f"{name}.bias"] = weights[:, inputs]
                 self.dense.append(Dense(weights, gradient, inputs, norm(name)))
             elif isinstance(module, nn.Conv2d):
                 weights, gradient = take(*module.weight.shape)
-                self._state[f"{name}.weight"] = weights
+                self.parts[f"{name}.weight"] = weights
                 bias_pair = take(len(weights)) if module.bias is not None else None
                 if bias_pair is not None:
-                    self._state[f"{name}.bias"] = bias_pair[0]
+                    self.parts[f"{name}.bias"] = bias_pair[0]
                 self.convolutions.append(Convolution(weights, gradient, bias_pair, norm(name)))
+
+
+def with_batches_tracked(state: Mapping[str, Tensor], steps: int) -> dict[str, Tensor]:
+    """Adds what PyTorch's batch norms count as well: the batches."""
+    norms = [name.removesuffix("running_var") for name in state if name.endswith(".running_var")]
+    return {**state, **{f"{norm}num_batches_tracked": torch.tensor(steps) for norm in norms}}
 
 
 def _generator(seed: np.random.SeedSequence, device: torch.device) -> torch.Generator:

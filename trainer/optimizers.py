@@ -39,6 +39,11 @@ class Optimizer:
         on_gpu = weights.device.type == "cuda"
         self._rate: float | Tensor = torch.zeros((), device=weights.device) if on_gpu else 0.0
 
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """What `step` changes, the weights apart; the tensors themselves. The rate is set anew in each epoch."""
+        return {"steps": self._steps, **{f"moment{number}": each for number, each in enumerate(self._moments, start=1)}}
+
     def set_rate(self, rate: float) -> None:
         if isinstance(self._rate, Tensor):
             self._rate.fill_(rate)

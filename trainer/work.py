@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trainer.settings import Settings
+
+OUT_OF_MEMORY = "out of memory"
+"""How the reason of a trial begins that did not fit."""
 
 
 class Metric(StrEnum):
@@ -32,6 +36,10 @@ class Outcome(StrEnum):
     """The worker was told to stop before the segment's end; the state is gone."""
     FAILED = "failed"
     """The loss was not finite, or the network could not be built or trained; `SegmentResult.reason` says which."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """The trial did not fit, even alone in this worker; `SegmentResult.reason` says how much it takes."""
+    TOO_LONG = "too_long"
+    """The time that the trial had left was up before the segment's end; the state is gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +51,11 @@ class TrialWork:
         seed: Every random draw of the trial comes from this.
         epochs: The most epochs that the trial may get; the learning-rate schedule spans them.
         until: Train up to and including this epoch (from 1), from wherever the trial stands.
+        known_epochs: Epochs whose figures the caller has: a state that was saved after more of them is of no use.
         keep_up_to: Hand the best epoch's weights back when the trial finishes with a validation metric at or under
             this.
+        seconds: Training time that the trial has left for epochs behind the known ones, counted as
+            `SegmentResult.seconds` is.
     """
 
     trial: int
@@ -54,6 +65,8 @@ class TrialWork:
     epochs: int
     until: int
     keep_up_to: float = float("inf")
+    known_epochs: int = 0
+    seconds: float = float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +95,12 @@ class SegmentResult:
         train: The metric of the best epoch's network on the whole train split, dropout off; None until finished.
         validation: The metric of the best epoch's network on the validation split; None where there is none.
         weight_count: Trainable numbers in the network.
-        seconds: Time that this segment took in the worker.
+        seconds: Time that this segment took in the worker; of a pack's time a trial has its share, by its weights.
         weights: The best epoch's weights by name, where they were asked for.
         reason: Why the trial failed, in one line.
         precision: ``float32`` or ``bfloat16``: what the products were computed in.
+        memory: The most bytes that training took of the worker's memory (the GPU's, where it has one); of a pack's a
+            trial has its share, by what is predicted for each. None where nothing was trained, or nothing is known.
     """
 
     trial: int
@@ -99,6 +114,24 @@ class SegmentResult:
     weights: dict[str, npt.NDArray[np.generic]] | None = None
     reason: str | None = None
     precision: str = "float32"
+    memory: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A trial's whole state at the end of an epoch: a trainer that takes it up goes on as if nothing had been between.
+
+    Attributes:
+        epoch: The last epoch that is done, counted from 1.
+        arrays: Weights, running figures of batch norms, the optimizer's state, the states of the random generators, and
+            the best network so far.
+        facts: JSON values: the rest of the state, and whose state it is.
+    """
+
+    trial: int
+    epoch: int
+    arrays: dict[str, npt.NDArray[np.generic]]
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,17 +13,30 @@ import torch
 from torch import nn
 
 from neurosweep.errors import BadInputError
+from neurosweep.failpoints import reach
 from trainer.data.dataset import Preprocessing, Split, Task
 from trainer.device_data import DeviceData, make_scale, to_device
 from trainer.evaluation import predict, scores
 from trainer.export import export_network
 from trainer.member import Member
+from trainer.memory import training_memory
 from trainer.networks import Weights, build, load_arrays
 from trainer.pack import Pack
+from trainer.peak import Peak
 from trainer.precision import Precision, PrecisionChoice
-from trainer.segments import OnEpoch, Segment, StopCheck, StoppedError, failure_reason, form_packs, train_pack
-from trainer.settings import Settings
-from trainer.work import Metric, Outcome, SegmentResult, TestResult, TrialWork
+from trainer.segments import (
+    OnEpoch,
+    Segment,
+    StopCheck,
+    StoppedError,
+    failure_reason,
+    form_packs,
+    out_of_memory,
+    train_pack,
+)
+from trainer.settings import Family, Settings
+from trainer.snapshot import restored, take
+from trainer.work import Metric, Outcome, SegmentResult, Snapshot, TestResult, TrialWork
 
 logger = logging.getLogger(__name__)
 
@@ -85,14 +98,15 @@ class Trainer:
     def train(self, works: Sequence[TrialWork], stopped: Callable[[], bool], on_epoch: OnEpoch) -> list[SegmentResult]:
         """Trains each trial up to its `until`, from where it was paused here, or else from its seed.
 
-        Whatever goes wrong with a trial, its result says so (`Outcome.FAILED`): nothing is raised, and others go on.
+        Whatever goes wrong with a trial, its result says so (`Outcome.FAILED`, `OUT_OF_MEMORY` or `TOO_LONG`): nothing
+        is raised, and others go on.
 
         Args:
             stopped: Asked between batches, at most every 50 ms; once true all ends, and what had not ended is dropped.
             on_epoch: Called with a trial's number and the figures of each epoch as it ends, in this thread.
         """
         check_stop = StopCheck(stopped)
-        segments = [self._begin(work, self._resume(work)) for work in works]
+        segments = [self._enter(work) for work in works]
         try:
             for pack in form_packs((each for each in segments if each.outcome is None), self._data):
                 for old, new in self._train_pack(pack, check_stop, on_epoch):
@@ -110,6 +124,35 @@ class Trainer:
     def forget(self, trial: int) -> None:
         """Drop what is kept of a paused trial, if anything is."""
         self._paused.pop(trial, None)
+
+    def holds(self, work: TrialWork) -> bool:
+        """Whether the paused state of this very trial is here."""
+        member = self._paused.get(work.trial)
+        return member is not None and member.is_of(work)
+
+    def snapshot(self, trial: int) -> Snapshot | None:
+        """A copy of a paused trial's state, so that training can go on while it is written; None where it is not here.
+
+        On a GPU the copy waits for the device twice, whatever the number of layers.
+        """
+        member = self._paused.get(trial)
+        return None if member is None else take(member, trial)
+
+    def restore(self, work: TrialWork, snapshot: Snapshot) -> bool:
+        """Puts a snapshot among the paused trials, from where `train` goes on.
+
+        Returns:
+            False where it is not one of this very trial, is past the segment's end, or does not fit, as one from
+            another kind of device does not; then nothing has changed.
+        """
+        try:
+            member = restored(work, snapshot, self._data)
+        except Exception:
+            # Whatever the content is: the trial can be trained from its seed.
+            logger.debug("a snapshot of trial %d could not be restored", work.trial, exc_info=True)
+            return False
+        self._paused[work.trial] = member
+        return True
 
     def test(self, settings: Settings, weights: Weights, metric: Metric, test: Split) -> TestResult:
         """The network with these weights on a split that it has not seen.
@@ -142,43 +185,79 @@ class Trainer:
     def _train_pack(
         self, pack: list[Segment], check_stop: StopCheck, on_epoch: OnEpoch
     ) -> Iterator[tuple[Segment, Segment]]:
-        """What goes wrong with several at once (their memory, say) is tried again with each alone, from its seed.
+        """What goes wrong with several at once (their memory, say) is tried again with each alone, from its seed: a
+        copy of each state as it was at the segment's beginning would take memory and time from all packs for those few.
 
         Yields:
             Each segment that was begun anew, with the one that took its place.
         """
+        peak, held = Peak(self._data.device), sum(segment.held_memory for segment in pack)
         try:
+            for split in (self._data.train, self._data.validation):
+                split.prepare(flat=pack[0].work.settings.family is Family.MLP)
+            peak = Peak(self._data.device)  # the dataset is no trial's
             train_pack(pack, self._data, check_stop, on_epoch)
+            self._share_out(held + peak.bytes(), pack)
             return
         except StoppedError:
             raise
         except Exception as error:
             logger.debug("a pack of %d failed", len(pack), exc_info=True)
-            if self._data.device.type == "cuda":
-                torch.cuda.empty_cache()  # what was too large must not be missing for others on the same GPU
             if len(pack) == 1:
-                pack[0].fail(failure_reason(error))
-                return
+                self._fail(pack[0], error, held + peak.bytes())
         for segment in pack:
+            segment.drop()
+        self._tidy_up()
+        for segment in pack if len(pack) > 1 else ():
             again = self._begin(segment.work, None)
             yield segment, again
-            for _ in self._train_pack([again], check_stop, on_epoch):
+            for _ in self._train_pack([again], check_stop, on_epoch) if again.outcome is None else ():
                 raise AssertionError("one alone is not begun anew")
+
+    def _share_out(self, taken: int, pack: list[Segment]) -> None:
+        """The memory that a pack took, among its trials."""
+        predicted = [self._predicted_memory(segment) for segment in pack]
+        for segment, mine in zip(pack, predicted, strict=True):
+            segment.memory = taken * mine // sum(predicted)
+
+    def _predicted_memory(self, segment: Segment) -> int:
+        data = self._data
+        return training_memory(segment.work.settings, data.input_shape, data.outputs, len(data.train))
+
+    def _fail(self, segment: Segment, error: Exception, taken: int) -> None:
+        """Ends the segment of a trial that failed by itself, when it had taken so much memory."""
+        reason = failure_reason(error)
+        if not out_of_memory(error):
+            segment.fail(reason)
+            return
+        expected = self._predicted_memory(segment)
+        words = f"training takes about {expected / 1e6:,.0f} MB, and it had {taken / 1e6:,.0f} MB when it got no more"
+        segment.memory = taken
+        segment.fail(f"{reason}: {words}", Outcome.OUT_OF_MEMORY)
+
+    def _tidy_up(self) -> None:
+        """What was too large must not be missing for others, on the same GPU as well."""
+        gc.collect()
+        if self._data.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _enter(self, work: TrialWork) -> Segment:
+        member = self._resume(work)
+        try:
+            reach(f"training_trial_{work.trial}")
+        except Exception as error:
+            segment = Segment(work, None)
+            self._fail(segment, error, 0)
+            return segment
+        return self._begin(work, member)
 
     def _resume(self, work: TrialWork) -> Member | None:
         """The paused state of this very trial; one of an earlier study with the same number is dropped."""
         member = self._paused.pop(work.trial, None)
-        if member is None:
-            return None
-        same = (member.settings, member.seed, member.metric, member.epochs) == (
-            work.settings,
-            work.seed,
-            work.metric,
-            work.epochs,
-        )
-        return member if same else None
+        return member if member is not None and member.is_of(work) else None
 
     def _begin(self, work: TrialWork, member: Member | None) -> Segment:
+        peak = Peak(self._data.device)
         try:
             if member is None:
                 precision = self._precision.choose(work.settings)
@@ -186,7 +265,7 @@ class Trainer:
         except Exception as error:
             logger.debug("trial %d could not be built", work.trial, exc_info=True)
             segment = Segment(work, None)
-            segment.fail(failure_reason(error))
+            self._fail(segment, error, peak.bytes())
             return segment
         return Segment(work, member)
 

@@ -64,6 +64,7 @@ def study_document(
         "started_at": _moment(study.started_at),
         "ended_at": _moment(study.ended_at),
         "error": _study_error(study),
+        "notice": study.notice,
     }
 
 
@@ -147,6 +148,8 @@ def _study_error(study: StudyRecord) -> Document | None:
 def _seconds(study: StudyRecord) -> float | None:
     if study.started_at is None:
         return None
+    if study.worked:
+        return study.worked
     return ((study.ended_at or datetime.now(UTC)) - study.started_at).total_seconds()
 
 

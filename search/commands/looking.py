@@ -74,6 +74,8 @@ def status(study: str, as_json: bool) -> None:
         say(late)
     if record.error:
         say(f"error: {record.error}")
+    if record.notice:
+        say(record.notice)
     if trials:
         say()
         tables.show_trials(trials, str(document["metric"]))

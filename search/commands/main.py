@@ -13,6 +13,7 @@ from neurosweep.errors import BadInputError, NeurosweepError
 from search.commands.documents import error_document
 from search.commands.files import init, submit, validate
 from search.commands.looking import best, cancel, list_studies, status, watch
+from search.commands.moving import export_study, import_study
 from search.commands.options import Command, format_options, json_option, place_options
 from search.commands.output import drop_stdout, forgive_encodings, print_json, say, tell
 from search.commands.predicting import predict
@@ -59,7 +60,8 @@ def version(as_json: bool) -> None:
         say(f"{name:<14}{number or 'missing'}")
 
 
-for command in (init, validate, run, submit, serve, list_studies, status, watch, best, resume, cancel, predict, ui):
+_WORK = (init, validate, run, submit, serve, list_studies, status, watch, best, resume, cancel, predict, ui)
+for command in (*_WORK, export_study, import_study):
     cli.add_command(command)
 for command in (sync, doctor):
     cli.add_command(command)

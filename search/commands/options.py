@@ -27,6 +27,11 @@ _PLACES = {
         ".neurosweep/mlflow.db",
     ),
     "ray": ("RAY_ADDRESS", "A Ray cluster's address.", "a Ray of its own"),
+    "checkpoints": (
+        "NEUROSWEEP_CHECKPOINTS",
+        "Checkpoints of trials under way: a folder, or an address such as s3://BUCKET.",
+        "under the home folder",
+    ),
     "home": ("NEUROSWEEP_HOME", "Folder for all that is kept in files.", ".neurosweep"),
 }
 
@@ -88,6 +93,7 @@ def places() -> Places:
         database=_address(_setting("database") or str(home / "neurosweep.db"), "--database"),
         tracking=_address(_setting("tracking") or str(home / "mlflow.db"), "--tracking"),
         ray=_setting("ray"),
+        checkpoints=_setting("checkpoints"),
     )
 
 

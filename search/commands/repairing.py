@@ -30,6 +30,9 @@ _SHOWN = 10
 """Trials that a line names."""
 
 
+_ENDED = (StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
+
+
 @click.command(cls=Command)
 @click.argument("study")
 @json_option
@@ -145,7 +148,9 @@ def examine(where: Places, repair: bool) -> Iterator[Finding]:
     store = open_store(where)
     for check in (leases, trials, outbox, optuna):
         yield from check(store, repair)
-    yield from checkpoints(where.home, [summary.study for summary in store.list_studies()])
+    studies = [summary.study for summary in store.list_studies()]
+    yield from checkpoints(where.home, studies)
+    yield from leftover_checkpoints(where, studies, repair)
 
 
 def _schema(where: Places) -> Iterator[Finding]:
@@ -182,7 +187,7 @@ def trials(store: Store, repair: bool) -> Iterator[Finding]:
     for study_id, numbers in store.forgotten_trials().items():
         study = store.study(study_id)
         if repair:
-            store.fail_forgotten(study_id, numbers)
+            store.fail_forgotten(study_id)
         more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
         named = f"{', '.join(map(str, numbers[:_SHOWN]))}{more}"
         yield Finding(
@@ -243,6 +248,27 @@ def checkpoints(home: Path, studies: Sequence[StudyRecord]) -> Iterator[Finding]
                 kind="checkpoint",
                 message=f"{left} is of no study in this database; delete it unless another database uses this folder",
             )
+
+
+def leftover_checkpoints(where: Places, studies: Sequence[StudyRecord], repair: bool) -> Iterator[Finding]:
+    """Checkpoints of trials in studies that have ended: their dispatcher died before it removed them."""
+    from search.checkpoint_store import CheckpointStore
+
+    for study in studies:
+        if study.state not in _ENDED:
+            continue
+        try:
+            store = CheckpointStore(where.checkpoints_of(study.uid))
+            trials = len(store.found())
+            if trials and repair:
+                store.clear()
+        except OSError as error:
+            yield Finding(kind="checkpoint", study=study.label, message=f"its checkpoints can't be read: {error}")
+            continue
+        if trials:
+            done = "removed" if repair else "--repair removes them"
+            words = f"it is {study.state}, and checkpoints of {trials} of its trials are left; {done}"
+            yield Finding(kind="checkpoint", study=study.label, message=words, repaired=repair)
 
 
 def mlflow(where: Places) -> Iterator[Finding]:

@@ -1,34 +1,35 @@
-"""Control-C and SIGTERM: the first one asks the work to stop, the second one ends the program at once."""
+"""Control-C, SIGTERM and a closed terminal: the first signal asks the work to stop, the second one ends at once."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from search.stop import Stop
+
 INTERRUPTED = 130
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOW_CURSOR = "\x1b[?25h"
 
 
 @contextlib.contextmanager
-def stop_on_signals(on_first: Callable[[], None], last_words: Callable[[], str]) -> Iterator[threading.Event]:
+def stop_on_signals(on_first: Callable[[], None], last_words: Callable[[], str]) -> Iterator[Stop]:
     """The event that the first signal sets.
 
     Args:
         on_first: Called in the signal handler, so it must neither print through Python's streams nor wait.
         last_words: What to write on stderr when the second signal ends the program.
     """
-    stop = threading.Event()
+    stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if not stop.is_set():
-            stop.set()
             on_first()
+            stop.request()
             return
         # No unwinding: whatever the first signal is waiting for may hang. The lease runs out by itself.
         cursor = _SHOW_CURSOR if os.isatty(2) else ""

@@ -337,7 +337,7 @@ def test_a_fact_that_mlflow_refuses_is_set_aside_and_all_else_arrives(
     assert compare_mlflow(store, client, study) == []
 
 
-@pytest.mark.parametrize("place", ["while_registering", "before_receipt"])
+@pytest.mark.parametrize("place", ["after_create_run", "registering_model", "before_acknowledge"])
 def test_a_publisher_that_is_killed_leaves_nothing_that_the_next_one_does_not_complete(
     sqlite_url: str, home: Path, network: Path, server: MlflowServer, place: str
 ) -> None:

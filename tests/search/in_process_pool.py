@@ -11,6 +11,7 @@ from typing import Any
 from neurosweep.errors import NeurosweepError
 from search.packing import Packing
 from search.pool import Done, Pool
+from search.pool_worker import Sign
 from search.progress import WorkerActivity
 from trainer.data.dataset import Dataset
 from trainer.settings import Settings
@@ -39,6 +40,8 @@ class InProcessPool(Pool):
         submitted: All work in the order in which it came, with its worker.
         packs: The size of each pack in the order in which they came, with its worker.
         deadly: Says of which work a worker dies, before its first epoch.
+        hangs: Says over which work a worker hangs: it neither answers nor dies.
+        absent: Workers that have no machine.
         change: What becomes of a result before it is handed back.
     """
 
@@ -53,15 +56,19 @@ class InProcessPool(Pool):
         self.submitted: list[tuple[int, TrialWork]] = []
         self.packs: list[tuple[int, int]] = []
         self.forgotten: list[tuple[int, int]] = []
+        self.ended: list[tuple[int, str]] = []
+        self._given_back: list[Done] = []
         self.tests = 0
         self.deadly: Callable[[TrialWork], bool] = lambda work: False
+        self.hangs: Callable[[TrialWork], bool] = lambda work: False
+        self.absent: set[int] = set()
         self.change: Callable[[TrialWork, SegmentResult], SegmentResult] = lambda work, result: result
 
     def kill(self, worker: int) -> None:
         """As if somebody had killed the worker's process."""
         self._killed.add(worker)
 
-    def load(self, dataset: Dataset) -> None:
+    def load(self, dataset: Dataset, checkpoints: str | None = None) -> None:
         self._dataset = dataset
         self._halted = False
         self._pending = [[] for _ in range(self._count)]
@@ -70,6 +77,32 @@ class InProcessPool(Pool):
     @property
     def size(self) -> int:
         return self._count
+
+    def serves(self, worker: int) -> bool:
+        return worker not in self.absent
+
+    def lose(self, worker: int) -> None:
+        """As if the worker's machine had gone."""
+        self.absent.add(worker)
+        for works in self._pending[worker]:
+            self._given_back.append(Done(worker=worker, works=works, death="its machine is gone", blameless=True))
+        self._pending[worker].clear()
+        self._trainers[worker] = self._trainer()
+
+    def bring_back(self, worker: int) -> None:
+        """As if another machine had come for it."""
+        self.absent.discard(worker)
+        self._given_back.append(Done(worker=worker, works=(), results=()))
+
+    def signs(self) -> list[Sign | None]:
+        return [Sign(trial=None, epoch=0, epochs=0, beats=0)] * self._count
+
+    def end(self, worker: int, why: str) -> None:
+        self.ended.append((worker, why))
+        self._trainers[worker] = self._trainer()
+        for index, works in enumerate(self._pending[worker]):
+            self._given_back.append(Done(worker=worker, works=works, death=why, waiting=index > 0))
+        self._pending[worker].clear()
 
     def outstanding(self, worker: int) -> int:
         return len(self._pending[worker])
@@ -85,9 +118,9 @@ class InProcessPool(Pool):
             self._trainers[worker].forget(trial)
 
     def collect(self, timeout: float) -> list[Done]:
-        done: list[Done] = []
+        done, self._given_back = self._given_back, []
         for worker, pending in enumerate(self._pending):
-            if not pending:
+            if not pending or any(self.hangs(work) for work in pending[0]):
                 continue
             works = pending.pop(0)
             try:

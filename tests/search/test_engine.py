@@ -17,6 +17,7 @@ from search.placement import Node, WorkerShape
 from search.places import Places
 from search.progress import Progress
 from search.spec import StudySpec
+from search.stop import Stop
 from storage.records import Claim, FactKind, NewStudy, StudyState, TrialState
 from storage.store import Store
 from tests.search.in_process_pool import InProcessPool
@@ -55,6 +56,9 @@ class NoPublisher:
     def ended(self) -> bool:
         return self.gone
 
+    def order_stop(self) -> None:
+        self.gone = True
+
     def stop(self) -> None:
         self.gone = True
 
@@ -67,7 +71,7 @@ class Job:
         spec = StudySpec.from_mapping(STUDY)
         self.id = self.store.submit(NewStudy(name="iris", spec=spec.to_mapping(), text="", trials=6)).id
         self.places = Places(home=folder, database="", tracking="", ray=None)
-        self.stop = threading.Event()
+        self.stop = Stop()
         self.pool = OnePlace()
         self.on_progress: Callable[[Progress], None] = lambda progress: None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from sklearn import metrics
 
 from neurosweep.errors import NeurosweepError
 from search.checkpoint import BestNetwork, Checkpoint
+from search.checkpoint_store import CheckpointStore
 from search.dispatcher import Dispatcher, Signals
 from search.outcome import conclude
 from search.spec import StudySpec, data_request
@@ -55,7 +57,7 @@ class Ended:
         self.claim: Claim = claim
         self.pool = InProcessPool()
         self.pool.load(self.dataset)
-        self.checkpoint = Checkpoint(folder / "best.safetensors")
+        self.checkpoint = self.kept()
         self.proposals = Proposals(self.spec, self.dataset.input_shape, source, self.store.optuna_trials(study.id))
         Dispatcher(
             claim=claim,
@@ -68,11 +70,16 @@ class Ended:
             packing=packing(claim.study.trials, self.pool, self.dataset),
             name_worker=str,
             known=(),
+            known_epochs=(),
             on_progress=lambda progress: None,
             signals=Signals(stop=lambda: False, cancel=lambda: False, renew=lambda: None),
             started=time.monotonic(),
         ).work()
         self.trials: list[TrialRecord] = self.store.trials(study.id)
+
+    def kept(self) -> Checkpoint:
+        """As an engine that starts now finds it."""
+        return Checkpoint(CheckpointStore(str(self.folder)))
 
     @property
     def winner(self) -> TrialRecord:
@@ -194,15 +201,16 @@ def test_a_resumed_study_with_another_winner_opens_it_for_that_one_and_says_so(i
 def test_lost_weights_are_trained_again_to_the_same_network(iris: Ended, kept: str) -> None:
     before = iris.conclude()["best"]
     weights = iris.program().state_dict()
-    path = iris.folder / "best.safetensors"
+    networks = iris.folder / "best"
     if kept == "nothing":
-        path.unlink()
+        shutil.rmtree(networks)
     elif kept == "damaged":
-        path.write_bytes(path.read_bytes()[:-7])
+        newest = max(networks.iterdir(), key=lambda path: int(path.stem))
+        newest.write_bytes(newest.read_bytes()[:-7])
     else:
         other = BestNetwork(trial=iris.winner.number + 1, validation=0.0, weights={"x": np.zeros(2, np.float32)})
         iris.checkpoint.keep(other)
-    checkpoint = Checkpoint(path)
+    checkpoint = iris.kept()
 
     after = iris.conclude(checkpoint=checkpoint)["best"]
 
@@ -214,11 +222,11 @@ def test_lost_weights_are_trained_again_to_the_same_network(iris: Ended, kept: s
 
 
 def test_a_winner_that_can_not_be_trained_again_is_an_error_that_says_why(iris: Ended) -> None:
-    (iris.folder / "best.safetensors").unlink()
+    shutil.rmtree(iris.folder / "best")
     iris.pool.deadly = lambda work: True
 
     with pytest.raises(NeurosweepError, match=f"trial {iris.winner.number}, could not be trained again: the worker"):
-        iris.conclude(checkpoint=Checkpoint(iris.folder / "best.safetensors"))
+        iris.conclude(checkpoint=iris.kept())
     assert iris.pool.tests == 0
 
 

@@ -317,6 +317,7 @@ def test_the_screen_sees_which_epoch_a_worker_is_at(real: Pool, data: Dataset) -
     deadline, seen = time.monotonic() + 30, real.activity(str)
     while seen[1].epoch < 2:
         assert time.monotonic() < deadline, seen
+        real.signs()
         time.sleep(0.05)
         seen = real.activity(str)
     assert (seen[1].trial, seen[1].epochs, seen[0].trial) == (7, ENDLESS, None)

@@ -26,6 +26,7 @@ from storage.records import (
     TrialState,
 )
 from storage.store import Store
+from trainer.memory import training_memory
 from trainer.settings import Settings
 
 INPUT = (1, 8, 8)
@@ -55,9 +56,14 @@ def metric(proposed: ProposedTrial, epoch: int) -> float:
 
 
 class Recorded:
-    """A database in short: what the dispatcher writes of a study, and the trials that are read back from it."""
+    """A database in short: what the dispatcher writes of a study, and the trials that are read back from it.
 
-    def __init__(self) -> None:
+    Args:
+        out_of_memory: Whether the trials that fail do so for that.
+    """
+
+    def __init__(self, *, out_of_memory: bool = False) -> None:
+        self.out_of_memory = out_of_memory
         self.proposed: list[ProposedTrial] = []
         self.states: dict[int, TrialState] = {}
         self.reported: dict[int, dict[int, float]] = {}
@@ -72,20 +78,24 @@ class Recorded:
             self.finish(proposals, spec, proposed, leave=index >= count - leave)
 
     def finish(self, proposals: Proposals, spec: StudySpec, proposed: ProposedTrial, leave: bool = False) -> None:
+        """Goes on behind what the trial has reported."""
         number = proposed.number
-        self.reported[number], self.states[number] = {}, TrialState.RUNNING
+        reported = self.reported.setdefault(number, {})
+        self.states[number] = TrialState.RUNNING
         state = TrialState.COMPLETE
-        for epoch in range(1, EPOCHS + 1):
+        for epoch in range(len(reported) + 1, EPOCHS + 1):
             value = metric(proposed, epoch)
             proposals.report(number, epoch, value)
-            self.reported[number][epoch] = value
-            if leave:
-                return
+            reported[epoch] = value
             if epoch in proposals.looks[:-1] and proposals.judge([number]):
                 state = TrialState.PRUNED
                 break
+            if leave:
+                return
         if number % 7 == 5:
             state = TrialState.FAILED
+            if self.out_of_memory:
+                proposals.too_large(number)
         self.states[number] = state
         self.attrs[number] |= proposals.tell(number, state, self.value(number))
 
@@ -153,25 +163,49 @@ def test_two_restored_studies_go_on_alike(sampler: str) -> None:
     assert one.best() == other.best()
 
 
-def test_a_trial_left_running_is_restored_without_what_it_reported() -> None:
-    spec = study(pruner="asha")
-    straight, recorded = Recorded(), Recorded()
-    straight.work(Proposals(spec, INPUT, "s"), spec, 12)
-    recorded.work(Proposals(spec, INPUT, "s"), spec, 12, leave=1)
-    last = recorded.proposed[-1]
+@pytest.mark.parametrize("pruner", ["asha", "hyperband", "median"])
+def test_a_trial_left_running_ends_as_if_it_had_not_been_left(pruner: str) -> None:
+    spec = study(pruner=pruner)
+    for count in (12, 13, 14, 15):
+        straight, recorded = Recorded(), Recorded()
+        straight.work(Proposals(spec, INPUT, "s"), spec, count)
+        recorded.work(Proposals(spec, INPUT, "s"), spec, count, leave=1)
+        last = recorded.proposed[-1]
+        if recorded.states[last.number] is TrialState.RUNNING:
+            break
     frozen = recorded.trials()
-    frozen[-1].intermediate_values = {1: 0.0, 2: 0.0}  # of a run that got further than this
-    frozen[-1].system_attrs["completed_rung_0"] = 0.0
 
     restored = Proposals(spec, INPUT, "s", frozen)
 
     left = restored.optuna_study.trials[-1]
-    assert (left.state, left.intermediate_values) == (OptunaState.RUNNING, {})
+    assert (left.state, left.intermediate_values) == (OptunaState.RUNNING, recorded.reported[last.number])
     assert left.params == {param.name: frozen[-1].params[param.name] for param in last.optuna}
     recorded.finish(restored, spec, last)
     assert recorded.states == straight.states
+    assert recorded.reported == straight.reported
     assert recorded.attrs == straight.attrs
-    assert ask(restored).number == 12
+    assert ask(restored).number == count
+
+
+def test_a_trial_left_running_goes_on_behind_what_it_reported_and_has_passed_its_looks() -> None:
+    spec = study(pruner="asha")
+    recorded = Recorded()
+    recorded.work(Proposals(spec, INPUT, "s"), spec, 1, leave=1)
+    last = recorded.proposed[-1]
+    frozen = recorded.trials()
+    first_look = Proposals(spec, INPUT, "s").looks[0]
+    frozen[-1].intermediate_values = reported = dict.fromkeys(range(1, first_look + 1), 0.25)
+
+    restored = Proposals(spec, INPUT, "s", frozen)
+
+    left = restored.optuna_study.trials[-1]
+    assert (left.state, left.intermediate_values) == (OptunaState.RUNNING, reported)
+    assert left.params == {param.name: frozen[-1].params[param.name] for param in last.optuna}
+    for value, ends in ((0.5, True), (0.125, False)):
+        other = ask(restored)
+        for epoch in range(1, first_look + 1):
+            restored.report(other.number, epoch, value)
+        assert restored.judge([other.number]) == ({other.number} if ends else set())
 
 
 def test_a_complete_trial_without_a_finite_value_is_restored_as_a_failure() -> None:
@@ -384,6 +418,87 @@ def test_a_redrawn_trial_is_the_same_after_a_stop() -> None:
     again = Proposals(spec, INPUT, "s", straight.trials())
     assert [again.twin(number) for number in range(24)] == [trial.twin for trial in straight.proposed]
     assert sum(trial.twin is not None for trial in straight.proposed) >= 12
+
+
+WIDE = {
+    **SMALL,
+    "layers": {"low": 1, "high": 3},
+    "neurons": {"low": 16, "high": 2048, "log": True},
+    "dropout": [0, 0.5],
+}
+"""Networks that take from 10 kB to 300 MB."""
+
+
+def memory(trial: ProposedTrial) -> int:
+    return training_memory(Settings.from_json(trial.settings), INPUT, 10, 1000)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "cmaes"])
+def test_nothing_is_proposed_that_takes_as_much_as_what_ran_out_of_memory(sampler: str) -> None:
+    spec = study(sampler, "none", model="mlp", space=WIDE)
+    taught, untaught = (Proposals(spec, INPUT, "s", outputs=10, rows=1000) for _ in range(2))
+    first = taught.ask_batch(12)
+    untaught.ask_batch(12)
+    bound = sorted(map(memory, first))[4]
+    for trial in first:
+        fails = memory(trial) >= bound
+        if fails:
+            taught.too_large(trial.number)
+        for proposals in (taught, untaught):
+            state = TrialState.FAILED if fails else TrialState.COMPLETE
+            proposals.tell(trial.number, state, None if fails else metric(trial, 1))
+
+    later, without = ([ask(proposals) for _ in range(12)] for proposals in (taught, untaught))
+
+    assert max(map(memory, later)) < bound <= max(map(memory, without))
+    if sampler == "random":
+        kept = [(mine, other) for mine, other in zip(later, without, strict=True) if memory(other) < bound]
+        assert kept, "what fits anyway is proposed as ever"
+        assert all(mine.params == other.params for mine, other in kept)
+    for trial in later:
+        assert {param.name for param in trial.optuna} == set(taught.optuna_study.trials[trial.number].params)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_what_does_not_fit_is_known_after_a_stop(sampler: str) -> None:
+    spec = study(sampler, "asha", model="mlp", space=WIDE)
+    straight, first, second, ignorant = (Recorded(out_of_memory=True) for _ in range(4))
+    straight.work(Proposals(spec, INPUT, "s", outputs=10, rows=1000), spec, 40)
+    first.work(Proposals(spec, INPUT, "s", outputs=10, rows=1000), spec, 22)
+    failed = [number for number, state in first.states.items() if state is TrialState.FAILED]
+    restored = Proposals(spec, INPUT, "s", first.trials(), outputs=10, rows=1000, too_large=failed)
+    second.work(restored, spec, 18)
+
+    expected = [trial.params for trial in straight.proposed]
+    assert [trial.params for trial in first.proposed + second.proposed] == expected
+    ignorant.work(Proposals(spec, INPUT, "s", first.trials(), outputs=10, rows=1000), spec, 18)
+    assert [trial.params for trial in ignorant.proposed] != expected[22:]
+
+
+def test_where_nothing_is_smaller_the_first_proposal_stands() -> None:
+    spec = study("tpe", "none", model="mlp", space={**SMALL, "neurons": 8, "learning_rate": {"low": 0.01, "high": 0.1}})
+    taught, untaught = (Proposals(spec, INPUT, "s") for _ in range(2))
+    for proposals in (taught, untaught):
+        ask(proposals)
+    taught.too_large(0)
+    for proposals in (taught, untaught):
+        proposals.tell(0, TrialState.FAILED)
+    for _ in range(8):  # until the sampler learns of others
+        mine, other = ask(taught), ask(untaught)
+        assert (mine.params, mine.optuna) == (other.params, other.optuna)
+
+
+def test_what_was_tried_before_is_better_than_what_does_not_fit() -> None:
+    """Its result is known, and costs nothing."""
+    space = {**SMALL, "neurons": [8, 512], "activation": "relu", "learning_rate": 0.01}
+    for seed in range(6):
+        proposals = Proposals(study("random", "none", model="mlp", space=space, seed=seed), INPUT, "s")
+        one, other = sorted((ask(proposals) for _ in range(2)), key=memory)
+        proposals.too_large(other.number)
+        for _ in range(4):
+            again = ask(proposals)
+            assert again.settings == one.settings
+            assert again.twin == one.number
 
 
 def test_networks_that_repairs_make_equal_are_twins() -> None:

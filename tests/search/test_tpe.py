@@ -202,7 +202,12 @@ def test_good_trials_are_those_that_optuna_takes(seed: int, count: int, order: r
 def test_proposals_do_not_depend_on_the_order_of_the_news(seed: int, count: int, order: random.Random) -> None:
     trials = history(seed, count)
     names = ["rate", "layers", "activation", "neurons"]
-    straight, mixed = taught(trials), TreeParzen(lambda number: number)
+    straight, mixed = TreeParzen(lambda number: number), TreeParzen(lambda number: number)
+    for trial in trials:
+        if trial.state is OptunaState.FAIL and trial.number % 2:
+            straight.too_large(trial.number)
+            mixed.too_large(trial.number)
+        straight.learn(trial)
     order.shuffle(trials)
     for trial in trials:
         if trial.state.is_finished() and order.random() < 0.5:
@@ -301,6 +306,33 @@ def test_a_failed_trial_is_forgotten() -> None:
 
     names = ["rate", "layers", "activation"]
     assert drawn(taught(trials), 60, names) == drawn(taught(clean), 60, names)
+
+
+def test_a_trial_that_did_not_fit_is_a_bad_one_and_never_a_good_one() -> None:
+    """Also before there are other bad ones, and in whatever order it becomes known."""
+    ended = [made(n, OptunaState.COMPLETE, n / 60, {"dropout": n / 120}) for n in range(12)]
+    failed = [made(n, OptunaState.FAIL, None, {"dropout": 0.4 + n / 400}) for n in range(12, 30)]
+
+    def knowing(trials: list[FrozenTrial]) -> TreeParzen:
+        sampler = TreeParzen(lambda number: number)
+        for trial in trials:
+            if trial.state is OptunaState.FAIL:
+                sampler.too_large(trial.number)
+            sampler.learn(trial)
+        return sampler
+
+    def high(sampler: TreeParzen) -> int:
+        return sum(drawn(sampler, number, ["dropout"])["dropout"] > 0.38 for number in range(100, 400))
+
+    sampler = knowing(failed[:9])
+    drawn(sampler, 50, ["dropout"])
+    assert (sampler._good, sampler._ranks) == (0, [])
+    sampler = knowing(failed + ended)
+    dropout, forgetting = sampler._parameters["dropout"], taught(failed + ended)
+    assert set(dropout.bad.places) == {trial.number for trial in failed + ended} - set(dropout.good.places)
+    assert set(dropout.good.places) == set(forgetting._parameters["dropout"].good.places)
+    assert drawn(knowing(ended + failed[::-1]), 99, ["dropout"]) == drawn(knowing(failed + ended), 99, ["dropout"])
+    assert high(sampler) < 0.5 * high(forgetting)
 
 
 def test_a_trial_draws_from_its_own_seed() -> None:

@@ -108,11 +108,11 @@ def test_a_lease_that_runs_out_can_be_taken_over_and_the_old_holder_cannot_write
 
 def test_a_renewed_lease_is_not_taken_over(store: Store) -> None:
     store.submit(new_study())
-    claim = store.claim("d", lease_seconds=0.3)
+    claim = store.claim("d", lease_seconds=2.0)
     assert claim is not None
     for _ in range(4):
-        time.sleep(0.15)
-        assert store.renew(claim, 0.3) is False
+        time.sleep(0.7)
+        assert store.renew(claim, 2.0) is False
         assert store.claim("other") is None
 
 
@@ -190,3 +190,21 @@ def test_a_summary_counts_trials_and_knows_the_best_complete_one(store: Store) -
     }
     assert summary.best == 0.25
     assert store.list_studies() == [summary]
+
+
+def test_a_cancel_of_a_study_that_nobody_works_on_ends_its_unfinished_trials(store: Store) -> None:
+    study = store.submit(new_study())
+    claim = store.claim("gone", study_id=study.id)
+    assert claim is not None
+    store.record(claim, Batch(proposed=(proposed(0), proposed(1)), epochs=(epoch(1, 1), epoch(1, 2))))
+    store.record(claim, Batch(ended=(ended(0),)))
+    store.finish(claim, StudyState.STOPPED)
+
+    assert store.request_cancel(study.id).state is StudyState.CANCELLED
+    first, second = store.trials(study.id)
+    assert first.state is TrialState.COMPLETE
+    assert (second.state, second.error, second.epochs) == (TrialState.FAILED, "the study was cancelled", 2)
+    assert second.ended_at is not None
+    theirs = store.optuna_trials(study.id)
+    assert [trial.state.name for trial in theirs] == ["COMPLETE", "FAIL"]
+    assert store.pending_facts(study.id) == 2  # the trial's end and the study's

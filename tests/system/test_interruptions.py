@@ -90,7 +90,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trials_end_with_the_same_nu
             worker = next(
                 child
                 for child in psutil.Process(running.pid).children(recursive=True)
-                if "ray::_Worker" in " ".join(child.cmdline())
+                if "ray::PoolWorker" in " ".join(child.cmdline())
             )
             os.kill(worker.pid, signal.SIGKILL)
         _, shown = running.communicate(timeout=200)

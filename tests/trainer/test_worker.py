@@ -35,7 +35,7 @@ from tests.trainer.trainer_cases import (
     work_of,
 )
 from trainer.data.dataset import Preprocessing, Split, Task
-from trainer.segments import failure_reason
+from trainer.segments import failure_reason, out_of_memory
 from trainer.settings import Activation, ConvLayer, OptimizerKind, Padding, Pool, Settings
 from trainer.work import EpochResult, Metric, Outcome
 from trainer.worker import Trainer, find_device
@@ -210,17 +210,17 @@ VANISHING = settings_of(
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "outcome", "words"),
     [
-        (VANISHING, "feature map"),
-        (settings_of(neurons=(10**7, 10**7)), "out of memory"),
-        (settings_of(batch_norm=True, batch_size=1), "batch_norm"),
+        (VANISHING, Outcome.FAILED, "feature map"),
+        (settings_of(neurons=(10**7, 10**7)), Outcome.OUT_OF_MEMORY, "training takes about 2,400,"),
+        (settings_of(batch_norm=True, batch_size=1), Outcome.FAILED, "batch_norm"),
     ],
 )
-def test_network_that_can_not_be_built_fails_with_one_line(settings: Settings, words: str) -> None:
+def test_network_that_can_not_be_built_fails_with_one_line(settings: Settings, outcome: Outcome, words: str) -> None:
     trainer = digits_trainer()
     result = train(trainer, work_of(settings))
-    assert result.outcome is Outcome.FAILED
+    assert result.outcome is outcome
     assert result.reason is not None
     assert words in result.reason
     assert "\n" not in result.reason
@@ -242,6 +242,29 @@ def test_cnn_on_a_table_fails_with_a_remedy() -> None:
 )
 def test_reason_of_a_failure_is_one_line(error: Exception, reason: str) -> None:
     assert failure_reason(error) == reason
+
+
+@pytest.mark.parametrize(
+    ("error", "ran_out"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), True),
+        (RuntimeError("shapes"), False),
+        (ValueError(), False),
+    ],
+)
+def test_running_out_of_memory_is_told_from_other_failures(error: Exception, ran_out: bool) -> None:
+    assert out_of_memory(error) is ran_out
+    try:
+        try:
+            raise error
+        finally:
+            raise RuntimeError("the capture ended early")
+    except RuntimeError as later:
+        assert out_of_memory(later) is ran_out
 
 
 def test_8_bit_images_stay_so_and_learn_like_scaled_floats() -> None:

@@ -27,6 +27,8 @@ CONTRACT = [
     "ui",
     "sync",
     "doctor",
+    "export",
+    "import",
     "version",
 ]
 

@@ -29,6 +29,7 @@ KEYS = {
     "started_at",
     "ended_at",
     "error",
+    "notice",
 }
 BEST_KEYS = {
     "trial",

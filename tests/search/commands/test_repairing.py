@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -15,6 +16,7 @@ from alembic.config import Config
 from mlflow import MlflowClient
 
 from search import publishing
+from search.checkpoint_store import BestNetwork, CheckpointStore
 from search.commands import repairing
 from search.places import Places
 from storage import database
@@ -25,6 +27,7 @@ from storage.telling import NOT_HERE
 from tests import small_study
 from tests.faults.mlflow_compare import compare_mlflow
 from tests.search.commands.shelf import Call, Shelf
+from trainer.work import Snapshot
 
 # sync
 
@@ -249,6 +252,23 @@ def test_files_of_no_study_are_named_and_left_alone(shelf: Shelf, examined: Exam
     assert (status, finding["kind"]) == (1, "checkpoint")
     assert "0123456789ab is of no study" in finding["message"]
     assert (folder / ".neurosweep" / "studies" / "0123456789ab").is_dir()
+
+
+def test_checkpoints_of_an_ended_study_are_removed_and_its_best_network_stays(
+    shelf: Shelf, examined: Examined, folder: Path
+) -> None:
+    study = shelf.finished()
+    kept = CheckpointStore(str(folder / ".neurosweep" / "studies" / study.uid / "checkpoints"))
+    weights: dict[str, Any] = {"x": np.zeros(3, np.float32)}
+    kept.save(Snapshot(trial=1, epoch=3, arrays=weights, facts={}))
+    kept.keep_best(BestNetwork(trial=0, validation=0.5, weights=weights))
+    status, (finding,) = examined()
+    assert (status, finding["kind"], finding["repaired"]) == (1, "checkpoint", False)
+    assert "checkpoints of 1 of its trials" in finding["message"]
+    assert [each["repaired"] for each in examined("--repair")[1]] == [True]
+    assert kept.found() == {}
+    assert kept.best() is not None
+    assert examined() == (0, [])
 
 
 def test_a_database_of_an_older_program_is_brought_up_to_date(folder: Path, examined: Examined) -> None:

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from neurosweep.errors import DataError, StudyTakenError
 from search.places import Places
 from search.progress import Progress
+from search.stop import Stop
 from storage.records import StudyRecord, StudyState
 from storage.store import Store
 from tests.search.commands.shelf import STUDY_TEXT, Call, Shelf, environment, result
@@ -33,9 +33,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 def ends_as(state: StudyState, error: str | None = None, good: bool = True) -> Callable[..., StudyRecord]:
     """An engine that claims the study and ends it."""
 
-    def run_study(
-        store: Store, study_id: int, places: Places, on_progress: OnProgress, stop: threading.Event
-    ) -> StudyRecord:
+    def run_study(store: Store, study_id: int, places: Places, on_progress: OnProgress, stop: Stop) -> StudyRecord:
         claim = store.claim("stand-in", study_id=study_id)
         assert claim is not None
         on_progress(Progress(label=claim.study.label, metric="error", stage="training", total=4))
@@ -123,7 +121,7 @@ def test_resume_of_a_study_that_has_all_its_trials_asks_for_more(engine: Any, sh
 
 
 def test_serve_works_until_it_is_stopped_and_counts_the_studies(engine: Any, call: Call) -> None:
-    def serve(store: Store, places: Places, on_progress: OnProgress, stop: threading.Event) -> None:
+    def serve(store: Store, places: Places, on_progress: OnProgress, stop: Stop) -> None:
         for label in ("digits", "digits", "letters"):
             on_progress(Progress(label=label, metric="error", stage="training", total=4))
         os.kill(os.getpid(), signal.SIGTERM)
