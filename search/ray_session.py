@@ -34,6 +34,11 @@ class RaySession:
         self._address = address
         self._vital: list[str] = []
 
+    @property
+    def own(self) -> bool:
+        """Whether this is a Ray of our own."""
+        return self._address is None
+
     def connect(self) -> None:
         """
         Raises:
