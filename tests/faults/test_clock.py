@@ -136,7 +136,7 @@ def test_a_clock_that_is_set_forward_while_a_dispatcher_works_lets_only_one_of_t
     tmp_path: Path, clock: Path
 ) -> None:
     fleet, word = Fleet(tmp_path), mark()
-    file = fleet.write("iris", study("iris", trials=TRIALS, epochs=2000, pruner="none"))
+    file = fleet.write("iris", study("iris", trials=TRIALS, epochs=800, pruner="none"))
     robbed = fleet.product(mark=word).start("run", file)
     with fleet.store() as store:
         wait_until(lambda: fleet.ended("iris") >= 2, robbed, 120)
