@@ -208,6 +208,13 @@ class FakeClient:
 
         self._wire("log_batch", store)
 
+    def delete_tag(self, run_id: str, key: str) -> None:
+        def delete() -> None:
+            if self._run(run_id, active=True).tags.pop(key, None) is None:
+                raise MlflowException(f"No tag with name: {key} in run with id {run_id}", RESOURCE_DOES_NOT_EXIST)
+
+        self._wire("delete_tag", delete)
+
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
         def store() -> None:
             self._run(run_id).texts[artifact_file] = text

@@ -11,7 +11,7 @@ import pytest
 import tenacity.nap
 import tenacity.wait
 
-from storage import publisher
+from storage import telling
 
 
 def patch_time(
@@ -26,6 +26,7 @@ def patch_time(
         sleep: What the pauses between two attempts at a transaction do.
         seed: Of the pauses' lengths.
     """
-    monkeypatch.setattr(publisher, "time", SimpleNamespace(monotonic=seconds))
+    monkeypatch.setattr(telling, "time", SimpleNamespace(monotonic=seconds))
     monkeypatch.setattr(tenacity.nap, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    monkeypatch.setattr(tenacity, "time", SimpleNamespace(monotonic=seconds))
     monkeypatch.setattr(tenacity.wait, "random", random.Random(seed))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import greenlet
 import pytest
@@ -12,6 +12,7 @@ from mlflow import MlflowException
 
 from neurosweep.errors import LeaseLostError
 from storage import publisher as publisher_module
+from storage import telling
 from storage.facts import study_key, trial_key
 from storage.projection import KEY, trial_content
 from storage.publisher import Publisher
@@ -24,6 +25,10 @@ from tests.faults.queue_model import FactModel, QueueModel
 
 class Crash(BaseException):
     """The process is killed."""
+
+
+class Surprise(BaseException):
+    """What must not happen here; a publisher would take a mere exception for MLflow's refusal."""
 
 
 class WatchedStore(Store):
@@ -69,6 +74,9 @@ class WatchedStore(Store):
         for fact in self._facts([key]):
             fact.not_before = self.database.now() + delay
 
+    def refused(self, claim: OutboxClaim, fact: Fact, reason: str, delay: float, set_aside: bool) -> None:
+        raise Surprise(f"{fact.key}: {reason}")
+
     def set_run(self, claim: OutboxClaim, run: MlflowRun) -> None:
         self._held(claim, lambda: super(WatchedStore, self).set_run(claim, run))
 
@@ -85,6 +93,32 @@ class WatchedStore(Store):
         return [fact for fact in self.model.facts if fact.key in keys]
 
 
+class OneBeat:
+    """In place of a heart's event: it is time for one beat."""
+
+    def __init__(self) -> None:
+        self._beaten = False
+
+    def wait(self, seconds: float) -> bool:
+        self._beaten = not self._beaten
+        return not self._beaten
+
+
+class Heart(telling._Held):
+    """An outbox's heartbeat that beats when it is told to."""
+
+    def __enter__(self) -> Self:
+        self._ended = OneBeat()  # type: ignore[assignment]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def beat(self) -> None:
+        if self._lost is None:
+            self._beat()
+
+
 class PublisherSeat:
     """One publisher. What it does at a time goes on in a greenlet, which its requests to MLflow may leave."""
 
@@ -96,15 +130,22 @@ class PublisherSeat:
         self._turn: greenlet.greenlet | None = None
         self._left = 0
         self._then = "sleep"
+        self._heart: Heart | None = None
+
+    def beat(self) -> None:
+        """A slow MLflow does not keep its heart from beating; a sleep of the whole process does."""
+        if self._turn is not None and self._then == "slow" and self._heart is not None:
+            self._heart.beat()
 
     def go_on(self, requests: int, then: str) -> str:
-        """Lets it make so many requests, then sleep before the next one, or lose that request, or only its answer, or
-        be killed after it. Returns ``asleep``, ``crashed`` or ``done``."""
+        """Lets it make so many requests, then sleep before the next one, or wait for it (``slow``), or lose it, or only
+        its answer, or be killed after it. Returns ``asleep``, ``crashed`` or ``done``."""
         self._left, self._then = requests, then
         if self._turn is None:
             self._turn = greenlet.greenlet(self._publish)
         # Publishers share a process here: the one whose turn it is has the client.
         publisher_module.connect = lambda tracking: FakeClient(self._server, self._wire)
+        telling._Held = self._new_heart  # type: ignore[assignment, misc]
         try:
             self._turn.switch()
         except Crash:
@@ -121,6 +162,10 @@ class PublisherSeat:
                 self._turn.throw(Crash())
             self._turn = None
 
+    def _new_heart(self, store: Store, claim: OutboxClaim) -> Heart:
+        self._heart = Heart(store, claim)
+        return self._heart
+
     def _publish(self) -> None:
         self._publisher.publish_due()
 
@@ -128,7 +173,7 @@ class PublisherSeat:
         self._left -= 1
         if self._left >= 0:
             return request()
-        if self._then == "sleep":
+        if self._then in ("sleep", "slow"):
             greenlet.getcurrent().parent.switch()
             return self._wire(name, request)
         then, self._left = self._then, 10_000

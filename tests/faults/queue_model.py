@@ -78,10 +78,16 @@ class QueueModel:
         return None
 
     def due(self, now: float, study: int | None = None) -> list[FactModel]:
-        """Facts that can be published, in order."""
-        return [
-            fact for fact in self.facts if not fact.published and fact.not_before <= now and study in (None, fact.study)
-        ]
+        """Facts that can be published, in order; those about a study itself wait for one another."""
+        due, waiting = [], set()
+        for fact in self.facts:
+            if fact.published or study not in (None, fact.study):
+                continue
+            if fact.not_before > now:
+                waiting |= {fact.study} if fact.trial is None else set()
+            elif fact.trial is not None or fact.study not in waiting:
+                due.append(fact)
+        return due
 
     def publishable(self, now: float) -> StudyModel | None:
         """The study with the oldest due fact that no publisher holds."""

@@ -42,7 +42,7 @@ class Asked:
 
     def make_run(self, key: str, started: int) -> None:
         tags = {"neurosweep.key": key, STUDY: "5"}
-        run = self.ask(lambda: self.client.create_run(self.experiment, started, tags, key), self._shown)
+        run = self.ask(lambda: self.client.create_run(self.experiment, started, tags, key), self.shown)
         if run is not None:
             self.runs.append(run.info.run_id)
 
@@ -57,11 +57,11 @@ class Asked:
                 order_by=["attributes.end_time DESC"],
                 page_token=token,
             )
-            self.answers.append([self._shown(run) for run in found])
+            self.answers.append([self.shown(run) for run in found])
             if not (token := found.token):
                 return
 
-    def _shown(self, run: Any) -> Any:
+    def shown(self, run: Any) -> Any:
         info, tags = run.info, run.data.tags
         ours = {name: value for name, value in tags.items() if name.startswith(("neurosweep", "mlflow.runName"))}
         times = info.start_time, info.end_time
@@ -91,6 +91,10 @@ def requests(asked: Asked) -> None:
     asked.history(1, "loss")
     asked.ask(lambda: client.log_batch(first, [], [Param("layers", "3")], [], synchronous=True))
     asked.ask(lambda: client.log_batch(first, [], [], [RunTag("neurosweep.state", "pruned")], synchronous=True))
+    asked.ask(lambda: client.delete_tag(first, "neurosweep.state"))
+    asked.ask(lambda: client.delete_tag(first, "neurosweep.state"))
+    asked.ask(lambda: client.get_run(first), asked.shown)
+    asked.ask(lambda: client.get_run("0" * 32), asked.shown)
     asked.ask(lambda: client.set_terminated(first, "FINISHED", 2000))
     asked.ask(lambda: client.set_terminated(second, "FAILED", 3000))
     asked.ask(lambda: client.set_terminated(doubled, "FINISHED", 2000))

@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from neurosweep.errors import LeaseLostError
 from search.pruner import Pruner, make_pruner
 from search.spec import StudySpec
-from storage import facts, publisher
+from storage import facts, publisher, telling
 from storage.records import Batch, Claim, EndedTrial, Fact, NewStudy, StudyState, TrialState
 from storage.store import Store
 from tests.faults.fake_database import FakeDatabase
@@ -33,7 +33,7 @@ from tests.faults.publishers_watched import PublisherSeat, check_mlflow
 from tests.faults.queue_model import QueueModel, StudyModel, TrialModel
 from tests.storage import samples
 
-STEPS, EXAMPLES = 100, 110
+STEPS, EXAMPLES = 100, 120
 START = 1_700_000_000.0
 LEASE = 30.0
 EPOCHS = 9
@@ -188,6 +188,11 @@ class Actions(RuleBasedStateMachine):
             study.state = StudyState.CANCELLED
         assert record.state is study.state
         if study.state is StudyState.CANCELLED and study.token and record.ended_at is not None:
+            for number, trial in sorted(study.trials.items()):
+                if trial.state is TrialState.RUNNING:
+                    trial.state = TrialState.FAILED
+                    told = facts.trial_ended(study.record, number)
+                    self.model.add_fact(record.id, told.key, told.kind, number)
             fact = facts.cancelled(record, record.ended_at)
             self.model.add_fact(record.id, fact.key, fact.kind)
 
@@ -202,7 +207,11 @@ class Actions(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 5, 10, 20, 31, 45, 600, -600]))
     def let_time_pass(self, seconds: int) -> None:
-        self.clock[0] += seconds
+        slices = [seconds] if seconds < 0 else [min(20, seconds - begun) for begun in range(0, seconds, 20)]
+        for part in slices:
+            self.clock[0] += part
+            for seat in self.publishers:
+                seat.beat()
 
     # Dispatchers
 
@@ -287,7 +296,7 @@ class Actions(RuleBasedStateMachine):
     # Publishers
 
     @rule(
-        who=PUBLISHERS, requests=st.integers(1, 12), then=st.sampled_from(["sleep", "sleep", "lost", "stored", "crash"])
+        who=PUBLISHERS, requests=st.integers(1, 12), then=st.sampled_from(["sleep", "slow", "lost", "stored", "crash"])
     )
     def publish(self, who: int, requests: int, then: str) -> None:
         """Goes on for so many requests; at the next one it stops or something happens to it."""
@@ -433,7 +442,8 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> int:
     """Goes through the examples; returns how many steps they had."""
     clock = [START]
     patch_time(monkeypatch, lambda: clock[0])
-    monkeypatch.setattr(publisher, "connect", publisher.connect)  # the seats replace it; this puts it back
+    monkeypatch.setattr(publisher, "connect", publisher.connect)  # the seats replace both; this puts them back
+    monkeypatch.setattr(telling, "_Held", telling._Held)
     database = FakeDatabase(folder, monkeypatch)
     database.seconds = lambda: clock[0]
     machine: Any = type("Actions", (Actions,), {"database": database, "clock": clock, "steps": 0})
