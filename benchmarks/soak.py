@@ -39,11 +39,11 @@ from tests.faults.ledger import check
 from tests.mlflow_server import MlflowServer
 
 STUDY = """\
-name: soak
+name: soak-{seed}
 seed: {seed}
 data: {{source: digits}}
-space: {{layers: {{low: 1, high: 2}}, neurons: {{low: 16, high: 64}}}}
-budget: {{trials: {trials}, epochs: 12}}
+space: {{layers: {{low: 1, high: 3}}, neurons: {{low: 16, high: 128}}}}
+budget: {{trials: {trials}, epochs: 27}}
 workers: {{count: 1}}
 """
 
@@ -250,8 +250,7 @@ def wait_for_the_end(soak: Soak, seconds: float) -> None:
 def violations(soak: Soak, trials: int) -> Iterator[str]:
     """What the ledger says of each study."""
     for summary in soak.store.list_studies():
-        study = summary.study
-        label = f"{study.name}@{study.number}"
+        label = summary.study.label
         for words in check(soak.store, label, trials=trials, home=soak.home, tracking=soak.mlflow.url):
             yield f"{label}: {words}"
 
@@ -260,7 +259,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two faults")
-    parser.add_argument("--trials", type=int, default=24, help="of each study")
+    parser.add_argument("--trials", type=int, default=100, help="of each study")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--quick", action="store_true", help="half a minute, to see that it works")

@@ -181,13 +181,17 @@ class Session:
             except LeaseLostError:
                 raise
             except InterruptedStudyError:
-                patience(lambda: store.finish(claim, StudyState.STOPPED, facts=_ended(claim)))
+                patience(lambda: store.finish(claim, StudyState.STOPPED, facts=_ended(claim), worked=lease.worked()))
             except Exception as error:
                 if self._stop.is_set() and isinstance(error, UnreachableError | DiskFullError):
                     raise  # nothing can be written; the lease ends by itself, and `resume` goes on
                 ours = isinstance(error, NeurosweepError)
                 message = str(error) if ours else f"{type(error).__name__}: {error}"
-                patience(lambda: store.finish(claim, StudyState.FAILED, error=message, facts=_ended(claim)))
+                patience(
+                    lambda: store.finish(
+                        claim, StudyState.FAILED, error=message, facts=_ended(claim), worked=lease.worked()
+                    )
+                )
                 raise
 
     def _tell_of(self, claim: Claim, lease: Lease, why: str) -> None:
@@ -253,13 +257,13 @@ class Session:
         if lease.cancelled():
             state = StudyState.CANCELLED
             dispatcher.cancel()
-            patience(lambda: store.finish(claim, state, facts=_ended(claim)))
+            patience(lambda: store.finish(claim, state, facts=_ended(claim), worked=lease.worked()))
         elif self._stop.is_set():
             raise InterruptedStudyError("Told to stop.")
         elif dispatcher.failure is not None or proposals.best() is None:
             state = StudyState.FAILED
             error = dispatcher.failure or patience(lambda: _why_none(store, claim))
-            patience(lambda: store.finish(claim, state, error=error, facts=_ended(claim)))
+            patience(lambda: store.finish(claim, state, error=error, facts=_ended(claim), worked=lease.worked()))
         else:
             state = StudyState.FINISHED
             self._on_progress(dispatcher.progress("testing the winner"))
@@ -281,7 +285,7 @@ class Session:
             )
             lease.check()
             reach("before_finish")
-            patience(lambda: store.finish(claim, state, result=result, facts=_ended(claim)))
+            patience(lambda: store.finish(claim, state, result=result, facts=_ended(claim), worked=lease.worked()))
         with contextlib.suppress(OSError):  # what is left, `neurosweep doctor` finds
             checkpoints.clear()
         self._on_progress(dispatcher.progress(state.value))

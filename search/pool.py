@@ -103,6 +103,7 @@ class Pool:
         self._data: Any = None
         self._test: Any = None
         self._loads = 0
+        self._spare: Any = None
         # What came back otherwise than by an answer, to be handed out first.
         self._returned: list[Done] = []
         self._looked_at_ray = self._looked_for_room = 0.0
@@ -128,7 +129,7 @@ class Pool:
         """Brings the workers up without waiting for them; those of the same shape are kept as they are."""
         if self._shape is not None and (shape.cpus, shape.gpus) != (self._shape.cpus, self._shape.gpus):
             self._kill(self._members)
-            self._members = []
+            self._members, self._spare = [], None
         while len(self._members) > shape.count:
             self._kill([self._members.pop()])
         self._shape = shape
@@ -341,12 +342,12 @@ class Pool:
             time.sleep(0.5)
             self._look_after_ray()
 
-    def _spawn(self) -> Any:
+    def _spawn(self, *, spare: bool = False) -> Any:
         shape = self._shape
         assert shape is not None  # noqa: S101 - for the type checker: open() has set it
         remote = ray.remote(
-            num_cpus=shape.cpus,
-            num_gpus=shape.gpus,
+            num_cpus=0 if spare else shape.cpus,
+            num_gpus=0 if spare else shape.gpus,
             concurrency_groups={"control": 1},
             max_restarts=0,
             max_task_retries=0,
@@ -355,8 +356,13 @@ class Pool:
 
     def _replace(self, worker: int) -> None:
         self._kill([self._members[worker]])
-        self._members[worker] = _Member(self._spawn())
-        self._load(self._members[worker].actor)
+        actor, self._spare = self._spare or self._spawn(), None
+        self._members[worker] = _Member(actor)
+        self._load(actor)
+        if self._ray.own and not self.on_gpu:
+            # Where one has died more may: the next one's place is taken by a process that has torch imported already.
+            # On a cluster a CPU that nobody has asked for would be somebody else's.
+            self._spare = self._spawn(spare=True)
 
     def _unanswered(self, worker: int, death: str, blameless: bool) -> list[Done]:
         """What a worker that is gone had been given and had not come to."""
@@ -399,6 +405,7 @@ class Pool:
         for worker, member in enumerate(self._members):
             self._returned += self._unanswered(worker, gone, blameless=True)
             member.actor = member.asked = member.sign = None
+        self._spare = None
         self._ray.close()
         while True:
             try:

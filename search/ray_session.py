@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import warnings
 from collections.abc import Iterator
@@ -33,6 +34,11 @@ class RaySession:
     def __init__(self, address: str | None) -> None:
         self._address = address
         self._vital: list[str] = []
+
+    @property
+    def own(self) -> bool:
+        """Whether this is a Ray of our own."""
+        return self._address is None
 
     def connect(self) -> None:
         """
@@ -116,9 +122,13 @@ def _own_signal_handlers() -> Iterator[None]:
     """
     theirs = ray._private.utils.set_sigterm_handler
     ray._private.utils.set_sigterm_handler = lambda handler: None
+    # A terminal that is closed tells its whole group. Ray's processes would end at once, and this one with them before
+    # it can answer; what is blocked stays so in all that they start. Here it is only put off.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         ray._private.utils.set_sigterm_handler = theirs
 
 

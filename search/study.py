@@ -224,21 +224,16 @@ class Proposals:
         self._pruner.restore(trial.number, trial.intermediate_values, complete=state is OptunaState.COMPLETE)
         if state is OptunaState.COMPLETE and (value is None or not math.isfinite(value)):
             state = OptunaState.FAIL
-        self._study.add_trial(
-            FrozenTrial(
-                number=trial.number,
-                trial_id=trial.number,
-                state=state,
-                value=None if state is OptunaState.FAIL else value,
-                datetime_start=trial.datetime_start,
-                datetime_complete=trial.datetime_complete,
-                params=trial.params,
-                distributions=trial.distributions,
-                user_attrs=trial.user_attrs,
-                system_attrs=attrs,
-                intermediate_values=trial.intermediate_values,
-            )
-        )
+        # A template would be copied deeply, which takes longer than all the rest.
+        trial_id = self._storage.create_new_trial(self._study_id)
+        made = self._storage.get_trial(trial_id)
+        made.params, made.distributions, made.user_attrs = trial.params, trial.distributions, trial.user_attrs
+        made.system_attrs, made.intermediate_values = attrs, trial.intermediate_values
+        made.datetime_start = trial.datetime_start
+        if not running:
+            values = None if state is OptunaState.FAIL or value is None else [value]
+            self._storage.set_trial_state_values(trial_id, state, values)
+            self._storage.get_trial(trial_id).datetime_complete = trial.datetime_complete
         self._tried.add(_point(trial))
         drawn = self._space.suggest(Draft(self._parameters, lambda parameter: trial.params[parameter.name]))
         self._know(self._frozen(trial.number), drawn.settings, too_large=too_large)

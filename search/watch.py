@@ -67,8 +67,10 @@ class Watch:
         """
         self._seen.pop(worker, None)
         self._started.add(worker)
-        if training > 0.1:
-            self._rate = min(self._rate, flops / training) if self._rate != FIRST_RATE else flops / training
+        if training > 0:
+            # The best of all: what is shared out over a pack's batches may be slow for a hundred reasons, and signs of
+            # life come with every batch.
+            self._rate = max(self._rate, flops / training)
 
     def gone(self, worker: int) -> None:
         """Another process takes its place."""

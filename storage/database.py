@@ -42,6 +42,9 @@ POSTGRES_NETWORK = {
 }
 """How long the driver waits; an address may say otherwise."""
 
+FURTHEST_AHEAD = 300.0
+"""Seconds: no lease, and no wait for a next try, is longer."""
+
 SQLITE_BUSY_SECONDS = 5
 
 RETRY_SECONDS = 15.0
@@ -143,6 +146,15 @@ def now(connection: sa.Connection) -> sa.ColumnElement[float]:
     if connection.dialect.name == "sqlite":
         return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double())
     return sa.cast(sa.literal_column("extract(epoch from clock_timestamp())"), sa.Double())
+
+
+def to_come(moment: sa.ColumnElement[float], clock: sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
+    """Whether a lease's end, or the time of a next try, has not come yet.
+
+    What lies further ahead than anybody puts it was written by a clock that has been set back since: with SQLite it is
+    the machine's. It counts as past, or nobody would take the study for as long.
+    """
+    return sa.and_(moment >= clock, moment <= clock + FURTHEST_AHEAD)
 
 
 def migrate(engine: sa.Engine) -> None:

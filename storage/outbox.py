@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from neurosweep.errors import LeaseLostError
-from storage.database import now
+from storage.database import now, to_come
 from storage.inserting import insert_or_update
 from storage.queue import by_id
 from storage.records import Behind, Fact, FactKind, MlflowRun, OutboxClaim
@@ -26,10 +26,10 @@ def _due(clock: Any) -> sa.ColumnElement[bool]:
         _earlier.c.trial.is_(None),
         ~_earlier.c.published,
         ~_earlier.c.set_aside,
-        _earlier.c.not_before > clock,
+        to_come(_earlier.c.not_before, clock),
     )
     waits = sa.and_(outbox.c.trial.is_(None), held_up)
-    return sa.and_(~outbox.c.published, ~outbox.c.set_aside, outbox.c.not_before <= clock, ~waits)
+    return sa.and_(~outbox.c.published, ~outbox.c.set_aside, sa.not_(to_come(outbox.c.not_before, clock)), ~waits)
 
 
 def claim(connection: sa.Connection, publisher: str, lease_seconds: float) -> OutboxClaim | None:
@@ -40,7 +40,7 @@ def claim(connection: sa.Connection, publisher: str, lease_seconds: float) -> Ou
         .join(study, study.c.id == outbox.c.study_id)
         .where(
             _due(clock),
-            sa.or_(study.c.published_until.is_(None), study.c.published_until < clock),
+            sa.or_(study.c.published_until.is_(None), sa.not_(to_come(study.c.published_until, clock))),
         )
         .order_by(outbox.c.id)
         .limit(1)

@@ -11,8 +11,10 @@ database, and MLflow takes the same ones again without a change.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.metadata
+import itertools
 import json
 import logging
 import os
@@ -20,7 +22,7 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -32,6 +34,7 @@ import sqlalchemy as sa
 from neurosweep.errors import BadInputError, NeurosweepError, UnreachableError
 from neurosweep.failpoints import reach
 from storage.facts import champion_key, study_key, trial_key
+from storage.patient_client import PatientClient
 from storage.projection import KEY, STUDY_UID, RunContent, study_content, trial_content
 from storage.publisher_loop import UNANSWERED, Orders, log_to, reason_of, work
 from storage.records import EpochRow, StudyRecord, TrialRecord
@@ -137,6 +140,16 @@ def _spelled_anew(tracking: str) -> str:
     return f"sqlite:///{where.parent}/{'./' * replaced}{where.name}" if replaced else tracking
 
 
+@contextlib.contextmanager
+def _already_there() -> Iterator[None]:
+    """What can be there once only may be there."""
+    try:
+        yield
+    except mlflow.MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
 class StudyInMlflow:
     """One study's experiment, runs and registered model. Whoever uses it holds the study's outbox.
 
@@ -146,26 +159,27 @@ class StudyInMlflow:
     """
 
     def __init__(self, client: mlflow.MlflowClient, study: StudyRecord, tracking: str, home: Path) -> None:
-        self._client = client
+        self._client = PatientClient(client, _refuses)
         self._study = study
         self._home = home
         self._served = urlsplit(tracking).scheme in ("http", "https")
         self.experiment_id = self._experiment()
         self._runs: dict[str, str] = {}  # run id by key
         self._deleted: set[str] = set()
+        self._doubtful = False
         self.read_runs()
 
     def _experiment(self) -> str:
-        name = self._study.name
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is None:
+        def find() -> Any:
+            return self._client.get_experiment_by_name(self._study.name)
+
+        def make() -> Any:
             location = None if self._served else (self._home / "mlartifacts").resolve().as_uri()
-            try:
-                return str(self._client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
-            except mlflow.MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-                experiment = self._client.get_experiment_by_name(name)  # another publisher was faster
+            with _already_there():  # another publisher was faster
+                self._client.create_experiment(self._study.name, artifact_location=location, tags=EXPERIMENT_TAGS)
+            return find()
+
+        experiment = self._client.find_or_make(find, make)
         if experiment.lifecycle_stage == "deleted":
             self._client.restore_experiment(experiment.experiment_id)
         return str(experiment.experiment_id)
@@ -234,6 +248,8 @@ class StudyInMlflow:
 
     def end(self, study: StudyRecord) -> str:
         """Complete the parent run: figures, artifacts, the registered champion, the end; returns its id."""
+        if self._doubtful:
+            self.read_runs()
         content = study_content(study)
         run_id = self._write(study_key(study), content, terminate=False)
         self._drop_old_tags(run_id, content)
@@ -243,7 +259,7 @@ class StudyInMlflow:
         champion = champion_folder(self._home, study)
         plots = champion.with_name("plots")
         if plots.is_dir():
-            self._client.log_artifacts(run_id, str(plots), "plots")
+            _each_file(plots, lambda file, inner: self._client.log_artifact(run_id, file, "/".join(["plots", *inner])))
         try:
             if study.result and study.result.get("best"):
                 self._register_champion(study, run_id, content, champion)
@@ -261,10 +277,7 @@ class StudyInMlflow:
         run_id = self._runs.get(key)
         tags = content.tags if run_id else {}  # a new run is made with them
         if run_id is None:
-            made = self._client.create_run(self.experiment_id, content.started, content.tags, content.name)
-            reach("after_create_run")
-            run_id = str(made.info.run_id)
-            self._runs[key] = run_id
+            run_id = self._runs[key] = self._make_run(key, content)
         elif run_id in self._deleted:
             self._client.restore_run(run_id)
             self._deleted.discard(run_id)
@@ -280,43 +293,67 @@ class StudyInMlflow:
             self._client.set_terminated(run_id, content.status, content.ended)
         return run_id
 
+    def _make_run(self, key: str, content: RunContent) -> str:
+        tries = itertools.count()
+
+        def find() -> str | None:
+            if next(tries) == 0:
+                return None  # all runs have been read
+            self._doubtful = True  # the first try may yet arrive
+            of_key = [f"tags.`{KEY}` = '{key}'", ViewType.ALL]
+            found = self._client.search_runs([self.experiment_id], *of_key, max_results=1)
+            return str(found[0].info.run_id) if found else None
+
+        def make() -> str:
+            made = self._client.create_run(self.experiment_id, content.started, content.tags, content.name)
+            reach("after_create_run")
+            return str(made.info.run_id)
+
+        return str(self._client.find_or_make(find, make))
+
     def _register_champion(self, study: StudyRecord, run_id: str, content: RunContent, folder: Path) -> None:
         """Register the winner once, under the study's name; the alias goes to the newest version."""
-        best, name = (study.result or {})["best"], study.name
+        best, name, metric = (study.result or {})["best"], study.name, study.spec["metric"]
         tags = {KEY: champion_key(study, best["trial"]), "neurosweep.study": study.label}
         tags["neurosweep.trial"] = str(best["trial"])
         known = f"name = '{name}' and tag.`{KEY}` = '{tags[KEY]}'"
-        if not self._client.search_model_versions(known, max_results=1):
+
+        def find() -> Any:
+            return self._client.search_model_versions(known, max_results=1)
+
+        if not find():
             model_id = self._log_model(study, run_id, tags, folder)
             points = [p for p in content.points if p.name.startswith(("test_", "best_validation_"))]
             self._client.log_batch(
                 run_id, [Metric(p.name, p.value, p.at, p.step, model_id=model_id, run_id=run_id) for p in points]
             )
-            try:
-                self._client.create_registered_model(name)
-            except mlflow.MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            reach("registering_model")
-            self._client.create_model_version(
-                name,
-                f"models:/{model_id}",
-                run_id=run_id,
-                tags=tags,
-                description=f"Trial {best['trial']} of {study.label}: test {study.spec['metric']} {best['test']:.4g}",
-                model_id=model_id,
-            )
+
+            def make() -> Any:
+                with _already_there():
+                    self._client.create_registered_model(name)
+                reach("registering_model")
+                return self._client.create_model_version(
+                    name,
+                    f"models:/{model_id}",
+                    run_id=run_id,
+                    tags=tags,
+                    description=f"Trial {best['trial']} of {study.label}: test {metric} {best['test']:.4g}",
+                    model_id=model_id,
+                )
+
+            self._client.find_or_make(find, make)
         newest = self._client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
         self._client.set_registered_model_alias(name, ALIAS, newest[0].version)
 
     def _log_model(self, study: StudyRecord, run_id: str, tags: dict[str, str], folder: Path) -> str:
         """The logged model of the parent run; a half-written one of an earlier attempt is completed. Returns its id."""
-        known = self._client.search_logged_models([self.experiment_id], f"tags.`{KEY}` = '{tags[KEY]}'", max_results=1)
         params = {name: str(value) for name, value in (study.result or {})["best"].get("params", {}).items()}
-        model = (
-            known[0]
-            if known
-            else self._client.create_logged_model(self.experiment_id, "champion", run_id, tags, params, "neurosweep")
+        ours = [[self.experiment_id], f"tags.`{KEY}` = '{tags[KEY]}'"]
+        model = self._client.find_or_make(
+            lambda: next(iter(self._client.search_logged_models(*ours, max_results=1)), None),
+            lambda: self._client.create_logged_model(
+                self.experiment_id, "champion", run_id, tags, params, "neurosweep"
+            ),
         )
         if model.status == "READY":
             return str(model.model_id)
@@ -326,12 +363,27 @@ class StudyInMlflow:
         with tempfile.TemporaryDirectory(prefix="neurosweep-") as scratch:
             saved = Path(scratch) / "model"
             save_champion(folder, saved, description)
-            self._client.log_model_artifacts(model.model_id, str(saved))
-        outputs = self._client.get_run(run_id).outputs
-        if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
-            self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])  # refuses the same one again
+            _each_file(
+                saved,
+                lambda file, inner: self._client.log_model_artifact(model.model_id, file, "/".join(inner) or None),
+            )
+
+        def has_output() -> bool:
+            outputs = self._client.get_run(run_id).outputs
+            return model.model_id in [output.model_id for output in (outputs.model_outputs if outputs else [])]
+
+        self._client.find_or_make(
+            has_output, lambda: self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        )
         self._client.finalize_logged_model(model.model_id, "READY")
         return str(model.model_id)
+
+
+def _each_file(folder: Path, log: Callable[[str, tuple[str, ...]], Any]) -> None:
+    """Hands over each file with the names of the folders that it is in: one that fails does not begin all anew."""
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            log(str(file), file.relative_to(folder).parts[:-1])
 
 
 def save_champion(folder: Path, saved: Path, description: mlflow.models.Model | None = None) -> None:

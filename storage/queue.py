@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from neurosweep.errors import BadInputError, LeaseLostError, NeurosweepError, NoSuchStudyError
-from storage.database import now
+from storage.database import now, to_come
 from storage.records import Claim, NewStudy, StudyRecord, StudyState, StudySummary, TrialState
 from storage.schema import study, trial
 
@@ -43,6 +43,9 @@ _COLUMNS = [
 _RESUMABLE = (StudyState.STOPPED, StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
 
 _OVER = (StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
+
+LONGEST_SHOWN = 100
+"""Characters of a name that nobody's study has."""
 
 NUMBER_ATTEMPTS = 20
 """Studies of one name that are submitted at the same moment race for a number; each loser tries the next one."""
@@ -100,9 +103,9 @@ def find(connection: sa.Connection, label: str) -> StudyRecord:
     """
     # What a database can't be asked for, such as a byte of the command line that is no text, is in no name.
     label = label.replace("\0", "?").encode(errors="replace").decode()
-    name, _, number = label.partition("@")
+    name, at, number = label.partition("@")
     query = sa.select(*_COLUMNS).where(study.c.name == name).order_by(study.c.number.desc()).limit(1)
-    if number:
+    if at:
         # No study's number is that long; a longer one would not fit the column.
         wanted = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0
         query = query.where(study.c.number == wanted)
@@ -110,6 +113,7 @@ def find(connection: sa.Connection, label: str) -> StudyRecord:
     if row is not None:
         return to_record(row)
     names = connection.scalars(sa.select(study.c.name).distinct()).all()
+    label = label if len(label) <= LONGEST_SHOWN else f"{label[:LONGEST_SHOWN]}..."
     raise NoSuchStudyError(f"There is no study {label!r}{_hint(name, label, names)}.")
 
 
@@ -132,7 +136,7 @@ def claim(
     """
     clock = now(connection)
     if again:
-        held = sa.and_(study.c.state == StudyState.RUNNING, study.c.leased_until >= clock)
+        held = sa.and_(study.c.state == StudyState.RUNNING, to_come(study.c.leased_until, clock))
         mine = sa.select(*_COLUMNS, study.c.token).where(held, study.c.dispatcher == dispatcher)
         if study_id is not None:
             mine = mine.where(study.c.id == study_id)
@@ -140,7 +144,7 @@ def claim(
             return _to_claim(row._mapping)
     waiting = sa.or_(
         study.c.state == StudyState.QUEUED,
-        sa.and_(study.c.state == StudyState.RUNNING, study.c.leased_until < clock),
+        sa.and_(study.c.state == StudyState.RUNNING, sa.not_(to_come(study.c.leased_until, clock))),
     )
     chosen = sa.select(study.c.id).where(waiting).order_by(study.c.id).limit(1)
     if study_id is not None:
@@ -200,7 +204,12 @@ def renew(
 
 
 def finish(
-    connection: sa.Connection, held: Claim, state: StudyState, error: str | None, result: dict[str, Any] | None
+    connection: sa.Connection,
+    held: Claim,
+    state: StudyState,
+    error: str | None,
+    result: dict[str, Any] | None,
+    worked: float | None,
 ) -> None:
     """Ends the study. Again, after the answer to the first time was lost, it changes nothing."""
     values: dict[str, Any] = {
@@ -212,6 +221,8 @@ def finish(
     }
     if result is not None:
         values["result"] = result
+    if worked is not None:
+        values["worked"] = worked
     try:
         fence(connection, held, **values)
     except LeaseLostError:
@@ -223,7 +234,7 @@ def finish(
 
 def request_cancel(connection: sa.Connection, study_id: int) -> StudyRecord:
     """Ends a study: at once where it waits or its dispatcher is gone; else that one hears of it with its heartbeat."""
-    held = sa.and_(study.c.state == StudyState.RUNNING, study.c.leased_until >= now(connection))
+    held = sa.and_(study.c.state == StudyState.RUNNING, to_come(study.c.leased_until, now(connection)))
     ends = sa.and_(study.c.state.in_([StudyState.QUEUED, StudyState.STOPPED, StudyState.RUNNING]), sa.not_(held))
     connection.execute(sa.update(study).where(study.c.id == study_id, held).values(cancel_requested=True))
     connection.execute(
@@ -247,7 +258,7 @@ def requeue(connection: sa.Connection, study_id: int, trials: int | None) -> Stu
     wanted = record.trials if trials is None else trials
     if wanted < max(have, 1):
         raise BadInputError(f"{record.label} has {have} trials already: ask for at least {max(have, 1)}.", "--trials")
-    held = sa.and_(study.c.state == StudyState.RUNNING, study.c.leased_until >= now(connection))
+    held = sa.and_(study.c.state == StudyState.RUNNING, to_come(study.c.leased_until, now(connection)))
     connection.execute(
         sa.update(study)
         .where(study.c.id == study_id, sa.not_(held))

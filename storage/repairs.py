@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from storage.database import now
+from storage.database import now, to_come
 from storage.queue import by_id
 from storage.records import AbandonedStudy, StudyState, TrialState
 from storage.schema import study, trial
@@ -20,7 +20,7 @@ def abandoned(connection: sa.Connection) -> list[AbandonedStudy]:
     clock = now(connection)
     rows = connection.execute(
         sa.select(study.c.id, study.c.dispatcher, (clock - study.c.leased_until).label("seconds"))
-        .where(study.c.state == StudyState.RUNNING, study.c.leased_until < clock)
+        .where(study.c.state == StudyState.RUNNING, sa.not_(to_come(study.c.leased_until, clock)))
         .order_by(study.c.id)
     )
     return [
@@ -31,7 +31,7 @@ def abandoned(connection: sa.Connection) -> list[AbandonedStudy]:
 
 def put_back(connection: sa.Connection, study_id: int) -> bool:
     """Puts an abandoned study back into the queue; False where somebody works on it again."""
-    waiting = sa.and_(study.c.state == StudyState.RUNNING, study.c.leased_until < now(connection))
+    waiting = sa.and_(study.c.state == StudyState.RUNNING, sa.not_(to_come(study.c.leased_until, now(connection))))
     done = connection.execute(
         sa.update(study)
         .where(study.c.id == study_id, waiting)

@@ -186,11 +186,16 @@ class Store:
         error: str | None = None,
         result: dict[str, Any] | None = None,
         facts: Sequence[Fact] = (),
+        worked: float | None = None,
     ) -> None:
-        """Ends the claim: the study is in another state than running."""
+        """Ends the claim: the study is in another state than running.
+
+        Args:
+            worked: Seconds of work on the study so far, earlier claims included; None leaves it as it is.
+        """
 
         def write(connection: sa.Connection) -> None:
-            queue.finish(connection, claim, state, error, result)
+            queue.finish(connection, claim, state, error, result, worked)
             results.add_facts(connection, claim.study.id, facts)
 
         self._write(write)
@@ -243,8 +248,8 @@ class Store:
         from storage.optuna_tables import load_trials
 
         self._make_optuna_tables()
-        with translated(self._engine):
-            return transaction_retry(load_trials)(self._url(), study_id, self.study(study_id).label)
+        label = self.study(study_id).label
+        return self._read(lambda connection: load_trials(connection, study_id, label))
 
     # The outbox, for the publisher
 

@@ -21,8 +21,8 @@ from storage.publisher_loop import Turn
 from storage.records import EpochRow, Fact, FactKind, MlflowRun, OutboxClaim, StudyRecord, TrialRecord
 from storage.store import Store
 
-LEASE = 30.0  # seconds
-RENEW = 5.0  # seconds between two heartbeats, and the longest that what was published is not acknowledged
+LEASE = 15.0  # seconds: shorter than PATIENCE, so that a drain outlives a publisher that was killed
+RENEW = 3.0  # seconds between two heartbeats, and the longest that what was published is not acknowledged
 CHUNK = 50  # facts read and acknowledged together
 SLOWEST = 8.0  # seconds: the longest wait between two attempts, shorter than PATIENCE so that a drain sees two
 ATTEMPTS = 5  # of a fact that MLflow refuses while it takes others; then it is set aside

@@ -41,8 +41,10 @@ def stop_on_signals(on_first: Callable[[], None], last_words: Callable[[], str])
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        # After a stop the program is on its way out, which takes Ray a second: a further signal still ends it at once.
+        if not stop.is_set():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager

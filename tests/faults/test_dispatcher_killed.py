@@ -135,6 +135,7 @@ def test_a_publisher_killed_at_any_step_tells_mlflow_everything_once(tmp_path: P
         out, shown = ended.communicate(timeout=120)
         assert ended.returncode == 0, (step, shown)
         assert "finished" in out
+        assert "the publisher failed" in shown, (step, shown)
         assert "Traceback" not in shown
     names = [step.partition("@")[0] for step in PUBLISHING]
     let_another_go_on(fleet, names)

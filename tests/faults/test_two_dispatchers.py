@@ -199,7 +199,7 @@ def test_eight_dispatchers_race_for_two_hundred_studies(database_url: str) -> No
     ids = [store.submit(NewStudy(name=name, spec={}, text="", trials=CLAIMS)).id for name in names]
     last = store.submit(NewStudy(name="last", spec={}, text="", trials=1))
     # Nobody can claim it: it is the sign that all is done.
-    held = store.claim("the test", 600.0, study_id=last.id)
+    held = store.claim("the test", 250.0, study_id=last.id)
     assert held is not None
     context = multiprocessing.get_context("spawn")
     barrier, log = context.Barrier(DISPATCHERS), context.Queue()

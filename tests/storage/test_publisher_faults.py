@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import os
 import re
@@ -26,6 +25,7 @@ from storage.publisher_loop import BEHIND, Orders, Turn, reason_of, work
 from storage.records import Behind, StudyRecord
 from storage.store import Store
 from tests import small_study
+from tests.mlflow_proxy import Fault, MlflowProxy
 from tests.mlflow_server import MlflowServer, free_port
 
 
@@ -115,51 +115,13 @@ def test_facts_wait_while_mlflow_is_away_and_arrive_once_when_it_is_back(
         server.stop()
 
 
-class HalfAnswering(ThreadingHTTPServer):
-    """Passes requests on to MLflow; the answers of some are thrown away, and a 503 is given instead."""
+def half_answering(server: MlflowServer, loses: Callable[[str, int], bool]) -> MlflowProxy:
+    """Some requests go through, but a 503 is the answer."""
 
-    daemon_threads = True
+    def plan(method: str, path: str, count: int) -> Fault | None:
+        return Fault(status=503) if method != "GET" and loses(path, count) else None
 
-    def __init__(self, port: int, loses: Callable[[str, int], bool]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.mlflow_port = port
-        self.loses = loses
-        self.lost: list[str] = []
-        self.seen: dict[str, int] = {}
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: HalfAnswering
-    protocol_version = "HTTP/1.1"
-
-    def _pass_on(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.mlflow_port, timeout=30)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
-        connection.request(self.command, self.path, body, headers)
-        answer = connection.getresponse()
-        content, status = answer.read(), answer.status
-        path = self.path.partition("?")[0]
-        self.server.seen[path] = count = self.server.seen.get(path, 0) + 1
-        if self.command != "GET" and self.server.loses(path, count):
-            self.server.lost.append(path)
-            content, status = b"upstream went away", 503
-        self.send_response(status)
-        self.send_header("Content-Type", answer.headers.get("Content-Type") or "text/plain")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-        connection.close()
-
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass_on
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the test's output is not a server's log."""
+    return MlflowProxy(server.port, plan)
 
 
 def publish_until_done(publisher: Publisher, store: Store) -> None:
@@ -174,12 +136,12 @@ def test_a_request_that_went_through_but_was_answered_503_makes_one_run(
     store: Store, home: Path, server: MlflowServer
 ) -> None:
     study = small_study.whole_study(store, "half", winner=None)
-    proxy = HalfAnswering(server.port, lambda path, count: path.endswith("/runs/create") and count in (1, 3))
+    proxy = half_answering(server, lambda path, count: path.endswith("/runs/create") and count in (1, 3))
     publisher = Publisher(store, proxy.url, home)
     publish_until_done(publisher, store)
-    assert proxy.lost == ["/api/2.0/mlflow/runs/create"] * 2
+    assert proxy.struck == ["/api/2.0/mlflow/runs/create"] * 2
     assert keys_in(MlflowClient(server.url), "half") == keys_of(study)
-    proxy.shutdown()
+    proxy.close()
 
 
 def test_each_kind_of_request_may_be_answered_503_once(
@@ -197,9 +159,9 @@ def test_each_kind_of_request_may_be_answered_503_once(
         kinds.add(kind)
         return len(kinds) > kinds_before
 
-    proxy = HalfAnswering(server.port, first_of_its_kind)
+    proxy = half_answering(server, first_of_its_kind)
     publish_until_done(Publisher(store, proxy.url, home), store)
-    assert len(proxy.lost) == len(kinds) >= 12
+    assert len(proxy.struck) == len(kinds) >= 12
     client = MlflowClient(server.url)
     experiment = client.get_experiment_by_name(name).experiment_id
     assert keys_in(client, name) == keys_of(study)
@@ -209,7 +171,7 @@ def test_each_kind_of_request_may_be_answered_503_once(
     run = client.search_runs([experiment], "tags.`neurosweep.trial` = '3'")[0]
     points = client.get_metric_history(run.info.run_id, "validation_error")
     assert [point.value for point in points] == [row.validation_metric for row in small_study.epoch_rows(3)]
-    proxy.shutdown()
+    proxy.close()
 
 
 def test_an_address_where_something_else_answers_is_noticed(store: Store, home: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,12 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 def shelf(folder: Path) -> Shelf:
     """The database that a command in this folder opens by default."""
     return Shelf(Store.open(f"sqlite:///{folder / '.neurosweep' / 'neurosweep.db'}"))
+
+
+@pytest.fixture(autouse=True)
+def own_signal_handlers() -> Iterator[None]:
+    """A command that was stopped leaves its handlers in place, as its process is about to end: this one is not."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
