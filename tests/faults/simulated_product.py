@@ -29,8 +29,8 @@ from search.checkpoint import BestNetwork
 from search.dispatcher import Dispatcher
 from search.leaders import leaders, trial_figures
 from search.patience import Patience
-from search.places import Places
 from search.placement import WorkerShape
+from search.places import Places
 from search.spec import StudySpec
 from storage import publisher, publisher_loop, queue, telling
 from storage.records import Batch, Claim, StudyRecord, StudyState

@@ -152,7 +152,9 @@ class _People:
             world.sleep(random.expovariate(1 / 8))
             study = random.choice(self._studies)
             if world.on("user stops", 0.3):
-                stop = self._product.stops.get(random.choice(list(self._product.stops))) if self._product.stops else None
+                stop = (
+                    self._product.stops.get(random.choice(list(self._product.stops))) if self._product.stops else None
+                )
                 if stop is not None:
                     world.say("stops a dispatcher")
                     stop.set()
@@ -190,4 +192,6 @@ class _People:
         rows = self._product.database.rows
         studies = [f"study {id} is {state}" for id, state in rows("SELECT id, state FROM neurosweep_study")]
         facts = rows("SELECT key, reason FROM neurosweep_outbox WHERE NOT published AND NOT set_aside")
-        return [line for line in studies if not line.endswith(tuple(OVER))] + [f"fact {key}: {why}" for key, why in facts]
+        return [line for line in studies if not line.endswith(tuple(OVER))] + [
+            f"fact {key}: {why}" for key, why in facts
+        ]
