@@ -220,8 +220,8 @@ def test_a_trial_that_prints_a_gigabyte_neither_fills_the_memory_nor_stops_the_s
     # Where Ray keeps what workers print, until its folder is removed.
     printed = list(Path(tempfile.gettempdir()).glob(f"ray/session_*_{running.pid}/logs/worker*.out*"))
     assert sum(file.stat().st_size for file in printed) > 500 * MEGABYTE, "nothing was printed"
-    for each in printed:
-        each.unlink()
+    for log in printed:
+        log.unlink()
 
 
 def _resident(process: psutil.Process) -> int:
