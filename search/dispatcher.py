@@ -232,7 +232,7 @@ class Dispatcher:
             return
         live.squeezed = True
         self._hands.keep_apart(worker, [result.trial])
-        self._pool.end(worker, "it is to have all of its memory back")
+        self._pool.end(worker, "it is to have all of its memory back", blameless=True)
 
     def _take_death(self, done: Done) -> None:
         self._watch.gone(done.worker)

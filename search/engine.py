@@ -103,6 +103,7 @@ def serve(store: Store, places: Places, on_progress: OnProgress, stop: Stop) -> 
         session.pool()
         while not stop.is_set():
             session.revive_publisher()
+            claim = None
             try:
                 claim = patience(claim_next)
                 if claim is None:

@@ -229,11 +229,15 @@ class Pool:
                     break
         return done
 
-    def end(self, worker: int, why: str) -> None:
+    def end(self, worker: int, why: str, *, blameless: bool = False) -> None:
         """Ends a worker that is not to go on as it is, and puts another one in its place; what it had been given comes
-        back with the next `collect`."""
+        back with the next `collect`.
+
+        Args:
+            blameless: It is not ended for what it trains.
+        """
         member = self._members[worker]
-        blameless = member.sign is None  # it had never come up
+        blameless = blameless or member.sign is None  # it had never come up
         if member.pending:
             _, works = member.pending.pop(0)
             self._returned.append(Done(worker=worker, works=works, death=why, blameless=blameless))
