@@ -133,7 +133,7 @@ def _show_next_steps(document: Document, best: dict[str, Any]) -> None:
         say(f"Model              {best['model']}")
         say(f"Predict new rows   neurosweep predict {study} FILE")
     elif document["unpublished"] and document["state"] == "finished":
-        say("Model              not in MLflow yet: a run, resume or serve takes it there")
+        say("Model              not in MLflow yet: `neurosweep sync` takes it there")
     say(f"See it in MLflow   neurosweep ui {study}")
 
 
