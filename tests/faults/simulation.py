@@ -22,7 +22,7 @@ from tests.faults.simulated_world import Process, World
 VARIABLE = "NEUROSWEEP_SIMULATION_SEED"
 TROUBLED = 60.0
 """Seconds with faults; after them everything is to come to its end."""
-LONGEST = 4000.0
+LONGEST = 2500.0
 OVER = (StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
 
 
@@ -90,7 +90,7 @@ def spec(world: World) -> dict[str, Any]:
         },
     }
     if "trial takes too long" in world.places:
-        mapping["budget"]["minutes_per_trial"] = 0.2
+        mapping["budget"]["minutes_per_trial"] = 0.6
     return StudySpec.from_mapping(mapping).to_mapping()
 
 
