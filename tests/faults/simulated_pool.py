@@ -201,9 +201,7 @@ class SimulatedPool:
     def _lose(self, worker: int, why: str, blameless: bool) -> None:
         member = self._workers[worker]
         for index, works in enumerate(member.pending):
-            self._returned.append(
-                Done(worker=worker, works=works, death=why, blameless=blameless, waiting=index > 0)
-            )
+            self._returned.append(Done(worker=worker, works=works, death=why, blameless=blameless, waiting=index > 0))
         fresh = _Worker(up_at=self._world.now + 2, served=member.served, away_until=member.away_until)
         self._workers[worker] = fresh
 
@@ -259,4 +257,3 @@ class SimulatedPool:
             weights={"w": np.zeros(1)} if kept else None,
             reason=reason,
         )
-

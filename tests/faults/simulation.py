@@ -1,7 +1,7 @@
 """A deterministic simulation: the real dispatcher, store and publisher in a world whose seed decides what goes wrong.
 
-A seed is a history: ``NEUROSWEEP_SIMULATION_SEED=17 pytest tests/faults/test_simulation.py -k reproduces`` runs the one
-of seed 17 again and prints it line by line. `simulated_world.py` has the list of places where something can go wrong,
+A seed is a history: ``NEUROSWEEP_SIMULATION_SEED=17 pytest -s tests/faults/test_simulation.py -k one_seed`` runs the
+one of seed 17 again and prints it line by line. `simulated_world.py` has the list of places where something can go wrong,
 of which each seed switches on a quarter; `simulated_product.py` says what is real and what is stood in for.
 """
 
@@ -20,7 +20,7 @@ from tests.faults.simulated_product import Product, patched
 from tests.faults.simulated_world import Process, World
 
 VARIABLE = "NEUROSWEEP_SIMULATION_SEED"
-TROUBLED = 60.0
+TROUBLED = 45.0
 """Seconds with faults; after them everything is to come to its end."""
 LONGEST = 2500.0
 OVER = (StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
@@ -152,7 +152,9 @@ class _People:
             world.sleep(random.expovariate(1 / 8))
             study = random.choice(self._studies)
             if world.on("user stops", 0.3):
-                stop = self._product.stops.get(random.choice(list(self._product.stops))) if self._product.stops else None
+                stop = (
+                    self._product.stops.get(random.choice(list(self._product.stops))) if self._product.stops else None
+                )
                 if stop is not None:
                     world.say("stops a dispatcher")
                     stop.set()
@@ -190,4 +192,6 @@ class _People:
         rows = self._product.database.rows
         studies = [f"study {id} is {state}" for id, state in rows("SELECT id, state FROM neurosweep_study")]
         facts = rows("SELECT key, reason FROM neurosweep_outbox WHERE NOT published AND NOT set_aside")
-        return [line for line in studies if not line.endswith(tuple(OVER))] + [f"fact {key}: {why}" for key, why in facts]
+        return [line for line in studies if not line.endswith(tuple(OVER))] + [
+            f"fact {key}: {why}" for key, why in facts
+        ]
