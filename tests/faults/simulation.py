@@ -1,8 +1,8 @@
 """A deterministic simulation: the real dispatcher, store and publisher in a world whose seed decides what goes wrong.
 
 A seed is a history: ``NEUROSWEEP_SIMULATION_SEED=17 pytest -s tests/faults/test_simulation.py -k one_seed`` runs the
-one of seed 17 again and prints it line by line. `simulated_world.py` has the list of places where something can go wrong,
-of which each seed switches on a quarter; `simulated_product.py` says what is real and what is stood in for.
+one of seed 17 again and prints it line by line. `simulated_world.py` lists the places where something can go wrong, of
+which each seed switches on a quarter; `simulated_product.py` says what is real and what is stood in for.
 """
 
 from __future__ import annotations
