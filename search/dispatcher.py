@@ -167,8 +167,9 @@ class Dispatcher:
                 break
             for done in self._pool.collect(LOOK_SECONDS):
                 self._take(done)
-            self._commit()
+            # Before the transaction, which may have to wait: what has come back meanwhile would not be known.
             self._end_silent_workers()
+            self._commit()
             self._show()
         self.failure = self.failure or self._trials.failures.spent()
         self._show(force=True)
@@ -231,7 +232,7 @@ class Dispatcher:
             return
         live.squeezed = True
         self._hands.keep_apart(worker, [result.trial])
-        self._pool.end(worker, "it is to have all of its memory back")
+        self._pool.end(worker, "it is to have all of its memory back", blameless=True)
 
     def _take_death(self, done: Done) -> None:
         self._watch.gone(done.worker)
@@ -367,7 +368,7 @@ class Dispatcher:
         self._forget_ended()
         for worker, works in self._outgoing:
             self._pool.submit(worker, works)
-            if len(self._hands.packs(worker)) == 1:
+            if self._pool.outstanding(worker) == 1:
                 self._expect(worker, works)
         if self._outgoing:
             self._outgoing = []

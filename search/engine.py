@@ -99,10 +99,11 @@ def serve(store: Store, places: Places, on_progress: OnProgress, stop: Stop) -> 
         check_room(places.written_folders())
         return store.claim(_dispatcher_name())
 
-    with Session(places, on_progress, stop) as session:
+    with contextlib.suppress(InterruptedStudyError), Session(places, on_progress, stop) as session:
         session.pool()
         while not stop.is_set():
             session.revive_publisher()
+            claim = None
             try:
                 claim = patience(claim_next)
                 if claim is None:

@@ -45,11 +45,11 @@ class RaySession:
         Raises:
             UnreachableError: There is no such cluster, or it wants another token.
         """
-        logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray").setLevel(logging.CRITICAL)  # what fails is told by us
         address = self._address
         if address is not None:
             _check_listens(address)
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         with warnings.catch_warnings(), _own_signal_handlers():
             warnings.simplefilter("ignore")
             try:

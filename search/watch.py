@@ -11,6 +11,9 @@ SILENCE_SECONDS = 30.0
 START_SECONDS = 180.0
 """A worker that has not shown itself yet may take so long: its machine may have to read torch from a slow disk."""
 
+UNSEEN_SECONDS = 15.0
+"""After a longer time without a look, that time does not count."""
+
 MARGIN = 3.0
 """A pack may take so many times what packs of its size took."""
 
@@ -47,6 +50,7 @@ class Watch:
         self._seen: dict[int, _Seen] = {}
         self._started: set[int] = set()
         self._rate = FIRST_RATE
+        self._looked_at: float | None = None
 
     def expect(self, worker: int, flops: float, now: float, seconds: float | None = None) -> None:
         """A worker begins a pack.
@@ -78,7 +82,16 @@ class Watch:
         self._started.discard(worker)
 
     def shown(self, signs: Sequence[object | None], now: float) -> None:
-        """Takes in what each worker shows; None where it has not answered since the last time."""
+        """Takes in what each worker shows; None where it has not answered since the last time.
+
+        A time in which nobody looked, as this process was paused or waited for something, is no worker's silence.
+        """
+        gap = now - self._looked_at if self._looked_at is not None else 0.0
+        self._looked_at = now
+        if gap > UNSEEN_SECONDS:
+            for each in self._seen.values():
+                each.at += gap
+                each.since = None if each.since is None else each.since + gap
         for worker, sign in enumerate(signs):
             seen = self._seen.get(worker)
             if sign is None:

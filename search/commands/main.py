@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +12,7 @@ import click
 
 from neurosweep import __version__
 from neurosweep.errors import BadInputError, NeurosweepError
+from search.commands import stopping
 from search.commands.documents import error_document
 from search.commands.files import init, submit, validate
 from search.commands.looking import best, cancel, list_studies, status, watch
@@ -71,6 +74,11 @@ cli.add_command(cli.commands.pop("version"))  # the last of the list
 def program() -> int:
     """`main` as a process of its own."""
     status = main()
+    if stopping.asked_for:
+        # Ray may have been broken off in the middle of its start, and then crashes in the interpreter's own end.
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(status)
     gc.freeze()  # the interpreter's last look for garbage walks half a million objects after a study: 1 s
     return status
 

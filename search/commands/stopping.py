@@ -13,6 +13,9 @@ from search.stop import Stop
 INTERRUPTED = 130
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+asked_for = False
+"""Whether a signal has asked this process to stop."""
+
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -28,6 +31,8 @@ def stop_on_signals(on_first: Callable[[], None], last_words: Callable[[], str])
 
     def handle(number: int, frame: FrameType | None) -> None:
         if not stop.is_set():
+            global asked_for
+            asked_for = True
             on_first()
             stop.request()
             return

@@ -7,6 +7,7 @@ import random
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -216,6 +217,11 @@ def test_a_trial_that_prints_a_gigabyte_neither_fills_the_memory_nor_stops_the_s
     assert len(shown) < 2 * MEGABYTE
     assert most < 1200 * MEGABYTE, f"{most >> 20} MiB"
     fleet.assert_whole("loud", 8)
+    # Where Ray keeps what workers print, until its folder is removed.
+    printed = list(Path(tempfile.gettempdir()).glob(f"ray/session_*_{running.pid}/logs/worker*.out*"))
+    assert sum(file.stat().st_size for file in printed) > 500 * MEGABYTE, "nothing was printed"
+    for log in printed:
+        log.unlink()
 
 
 def _resident(process: psutil.Process) -> int:

@@ -97,11 +97,11 @@ class InProcessPool(Pool):
     def signs(self) -> list[Sign | None]:
         return [Sign(trial=None, epoch=0, epochs=0, beats=0)] * self._count
 
-    def end(self, worker: int, why: str) -> None:
+    def end(self, worker: int, why: str, *, blameless: bool = False) -> None:
         self.ended.append((worker, why))
         self._trainers[worker] = self._trainer()
         for index, works in enumerate(self._pending[worker]):
-            self._given_back.append(Done(worker=worker, works=works, death=why, waiting=index > 0))
+            self._given_back.append(Done(worker=worker, works=works, death=why, waiting=index > 0, blameless=blameless))
         self._pending[worker].clear()
 
     def outstanding(self, worker: int) -> int:

@@ -226,3 +226,12 @@ def test_ten_failures_in_a_row_end_a_study_with_one_reason(study: MakeStudy) -> 
     assert "because the loss was not finite" in work.failure
     assert len(work.trials()) < 40
     assert TrialState.RUNNING not in work.states()
+
+
+def test_a_worker_with_a_second_pack_waiting_is_watched_from_the_first_one_on(study: MakeStudy) -> None:
+    work = study(budget={"trials": 2})  # each a pack by itself, and both are given at once
+    pool = InProcessPool()
+    pool.hangs = lambda each: each.trial == 0 and not pool.ended
+    work.work(pool, clock=Time().clock())
+    assert len(pool.ended) == 1
+    assert work.states() == [TrialState.COMPLETE] * 2

@@ -78,3 +78,15 @@ def test_the_process_that_takes_a_workers_place_has_time_to_come_up() -> None:
     watch.gone(0)
     watch.expect(0, flops=1.0, now=0.0)
     assert watch.late(SILENCE_SECONDS + 1) == {}
+
+
+def test_a_time_in_which_nobody_looked_does_not_count() -> None:
+    watch = started(0)
+    watch.expect(0, flops=1.0, now=0.0, seconds=10.0)
+    watch.shown([1], now=1.0)
+    watch.shown([1], now=1000.0)
+    assert watch.late(1001.0) == {}
+    assert not watch.overdue(0, 1001.0)
+    watch.shown([1], now=1010.0)
+    watch.shown([1], now=1020.0)
+    assert watch.overdue(0, 1020.0)
