@@ -67,6 +67,7 @@ class _Worker:
     served: bool = True
     held: dict[int, int] = field(default_factory=dict)
     up_at: float = 0.0
+    shown: bool = False
 
 
 class SimulatedPool:
@@ -128,15 +129,16 @@ class SimulatedPool:
     def signs(self) -> list[Sign | None]:
         beats = int(20 * self._world.now)
         sign = Sign(trial=None, epoch=0, epochs=0, beats=beats)
-        up = [worker.served and not worker.hangs and worker.up_at <= self._world.now for worker in self._workers]
-        return [sign if each else None for each in up]
+        for member in self._workers:
+            member.shown |= member.served and not member.hangs and member.up_at <= self._world.now
+        return [sign if member.shown and not member.hangs else None for member in self._workers]
 
     def activity(self, names: Callable[[int], str]) -> tuple[WorkerActivity, ...]:
         return ()
 
-    def end(self, worker: int, why: str) -> None:
+    def end(self, worker: int, why: str, *, blameless: bool = False) -> None:
         self._world.say(f"ends worker {worker}: {why}")
-        self._lose(worker, why, blameless=self._workers[worker].up_at > self._world.now)
+        self._lose(worker, why, blameless=blameless or not self._workers[worker].shown)
 
     def collect(self, timeout: float) -> list[Done]:
         self._let_machines_come_and_go()
@@ -176,8 +178,6 @@ class SimulatedPool:
         fates = {fate(world, work.seed) for work in works}
         if "trial kills workers" in fates:
             member.death = "it trained a trial that kills"
-        elif any(math.isinf(self._seconds(member, work)) for work in works):
-            member.hangs = True
         elif self._may_be_lost(works):
             if world.on("worker dies", 0.15):
                 member.death = "somebody killed it"

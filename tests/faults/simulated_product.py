@@ -43,7 +43,7 @@ from tests.faults.simulated_world import START, Event, Killed, Process, Threadin
 HOME = Path("/nowhere")
 PLACES = Places(home=HOME, database="sqlite:////nowhere/n.db", tracking="fake", ray=None)
 DATASET = SimpleNamespace(train=range(100), input_shape=(4,), outputs=3, split_hash="5p1i7")
-IDLE = 5.0
+IDLE = 10.0
 """So many times longer than the product's do idle polls here wait."""
 
 
@@ -94,13 +94,13 @@ class Product:
         self.shared = Shared(saves=world.random.random() < 0.5)
         self.database_back_at = self.mlflow_back_at = 0.0
         self.workers = world.random.randint(1, 3)
-        self.stops: dict[Process, Event] = {}
+        self.stops: dict[str, Event] = {}
 
     # Processes
 
     def dispatcher(self, process: Process) -> None:
         """`neurosweep serve`."""
-        stop = self.stops[process] = Event(self.world, slower=IDLE)
+        stop = self.stops[process.name] = Event(self.world, slower=IDLE)
         store = SimulatedStore(self.database.engine)
         store.world, store.database = self.world, self.database
         engine.serve(store, PLACES, lambda progress: None, stop)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ asleep. Nothing reads the machine's clock and every draw comes from one generato
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import random
@@ -146,7 +147,8 @@ class World:
             if not actor.greenlet.dead and actor is not self.current:
                 before, self.current = self.current, actor
                 actor.greenlet.parent = greenlet.getcurrent()
-                actor.greenlet.throw(Killed())
+                with contextlib.suppress(Killed):  # one that had not begun
+                    actor.greenlet.throw(Killed())
                 self.current = before
 
     def die(self, why: str) -> None:

@@ -1,8 +1,8 @@
 """A deterministic simulation: the real dispatcher, store and publisher in a world whose seed decides what goes wrong.
 
-A seed is a history: ``NEUROSWEEP_SIMULATION_SEED=17 pytest tests/faults/test_simulation.py -k reproduces`` runs the one
-of seed 17 again and prints it line by line. `simulated_world.py` has the list of places where something can go wrong,
-of which each seed switches on a quarter; `simulated_product.py` says what is real and what is stood in for.
+A seed is a history: ``NEUROSWEEP_SIMULATION_SEED=17 pytest -s tests/faults/test_simulation.py -k one_seed`` runs the
+one of seed 17 again and prints it line by line. `simulated_world.py` lists the places where something can go wrong, of
+which each seed switches on a quarter; `simulated_product.py` says what is real and what is stood in for.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from tests.faults.simulated_product import Product, patched
 from tests.faults.simulated_world import Process, World
 
 VARIABLE = "NEUROSWEEP_SIMULATION_SEED"
-TROUBLED = 60.0
+TROUBLED = 45.0
 """Seconds with faults; after them everything is to come to its end."""
-LONGEST = 4000.0
+LONGEST = 2500.0
 OVER = (StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
 
 
@@ -90,7 +90,7 @@ def spec(world: World) -> dict[str, Any]:
         },
     }
     if "trial takes too long" in world.places:
-        mapping["budget"]["minutes_per_trial"] = 0.2
+        mapping["budget"]["minutes_per_trial"] = 0.6
     return StudySpec.from_mapping(mapping).to_mapping()
 
 
