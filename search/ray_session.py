@@ -16,7 +16,7 @@ import ray
 import ray._private.utils
 import ray.exceptions
 
-from neurosweep.errors import UnreachableError
+from neurosweep.errors import InterruptedStudyError, UnreachableError
 from search.placement import Node
 
 OBJECT_STORE_BYTES = 512 * 1024**2
@@ -63,7 +63,9 @@ class RaySession:
                     )
                 else:
                     ray.init(address=address, **quiet)
-            except (ConnectionError, OSError, RuntimeError, ValueError) as exc:
+            except InterruptedStudyError:
+                raise
+            except Exception as exc:  # Ray raises all kinds, bare ones among them
                 if address is None:
                     raise UnreachableError(f"Ray could not be started on this machine: {first_line(exc)}") from exc
                 raise UnreachableError(
