@@ -215,6 +215,9 @@ class Session:
             best_value=summary.best,
         )
         self._on_progress(progress)
+        if self._publisher.ended():
+            self._publisher.stop()
+            self._publisher = Publisher(self._places)
         self._publisher.order_drain(study.id)
         # Ray takes more than a second to end: the publisher works meanwhile.
         self._close_pool()
@@ -310,6 +313,7 @@ class Session:
 
     def _show(self, progress: Progress, lease: Lease) -> None:
         lease.notice = progress.stage if progress.stage.startswith("waiting") else None
+        self.revive_publisher()
         self._on_progress(progress)
 
     def _read(self, claim: Claim) -> tuple[StudySpec, Dataset, Future[ModuleType]]:

@@ -85,7 +85,7 @@ def token(store: Store) -> int:
         return int(connection.exec_driver_sql("SELECT max(token) FROM neurosweep_study").scalar() or 0)
 
 
-@pytest.mark.parametrize("first, second", [(HOUR, -HOUR), (-HOUR, HOUR)])
+@pytest.mark.parametrize("first, second", [(HOUR, -HOUR)])
 def test_dispatchers_whose_clocks_are_hours_apart_share_a_study_in_turn(
     tmp_path: Path, postgres_url: str, clock: Path, first: int, second: int
 ) -> None:

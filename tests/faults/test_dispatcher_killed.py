@@ -36,7 +36,7 @@ STEPS = (
 )
 """Steps of a dispatcher; some are reached again after the first results have come."""
 
-SHARED = {"sqlite": STEPS, "postgres": ("after_propose@2", "in_transaction@3", "after_commit", "before_finish")}
+SHARED = {"sqlite": STEPS, "postgres": ("in_transaction@3", "after_commit")}
 
 PUBLISHING = ("after_create_run@4", "after_log_batch@3", "before_acknowledge@2", "registering_model")
 

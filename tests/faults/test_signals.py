@@ -1,6 +1,6 @@
 """Control-C once and twice, SIGTERM and a closed terminal, at random times: everything so far is kept.
 
-Six of them run by default; ``NEUROSWEEP_FAULT_RUNS=20`` runs twenty. A failing seed is in the test's name.
+Four of them run by default; ``NEUROSWEEP_FAULT_RUNS=20`` runs twenty. A failing seed is in the test's name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from storage.records import StudyState, TrialRecord, TrialState
 from tests.faults.product import Fleet, assert_gone, mark, study, wait
 from tests.system.product import interrupt
 
-RUNS = int(os.environ.get("NEUROSWEEP_FAULT_RUNS", "6"))
+RUNS = int(os.environ.get("NEUROSWEEP_FAULT_RUNS", "4"))
 TRIALS = 30
 END_SECONDS = 10
 LATEST = 14.0
