@@ -82,7 +82,13 @@ study = Table(
     Column("id", Integer, primary_key=True),
     Column("name", String(64), nullable=False),
     Column("number", Integer, nullable=False, comment="the N of name@N"),
-    Column("uid", String(32), nullable=False, comment="its name among all databases, for MLflow and files"),
+    Column(
+        "uid",
+        String(32),
+        nullable=False,
+        server_default=text("''"),
+        comment="its name among all databases, for MLflow and files",
+    ),
     Column("spec", JSON, nullable=False, comment="the study file with every default filled in"),
     Column("text", Text, nullable=False, comment="the study file as it was written"),
     Column("trials", Integer, nullable=False),
@@ -103,7 +109,7 @@ study = Table(
     Column("publisher_token", Integer, nullable=False, server_default=text("0")),
     Column("published_until", Double, comment="end of the publisher's lease"),
     UniqueConstraint("name", "number"),
-    UniqueConstraint("uid"),
+    Index(None, "uid", unique=True),
     _one_of("state", StudyState),
     # The queue: what is claimable, oldest first.
     Index(None, "state", "id"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -112,3 +114,35 @@ def test_a_second_opening_imports_neither_alembic_nor_optuna(tmp_path: Path) -> 
     )
     printed = subprocess.run([sys.executable, "-c", look, url], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+def test_the_studies_of_an_older_program_come_along(database_url: str) -> None:
+    engine = open_engine(database_url)
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        moment = datetime(2026, 3, 4, tzinfo=UTC).replace(tzinfo=None)
+        connection.execute(
+            sa.text(
+                "INSERT INTO neurosweep_study (id, name, number, spec, text, trials, state, created_at)"
+                " VALUES (7, 'old', 1, '{}', '', 2, 'stopped', :moment)"
+            ),
+            {"moment": moment},
+        )
+        connection.execute(
+            sa.text(
+                "INSERT INTO neurosweep_trial (study_id, number, state, params, settings, seed, started_at)"
+                " VALUES (7, 0, 'running', '{}', '{}', '5', :moment)"
+            ),
+            {"moment": moment},
+        )
+
+    store = Store.open(database_url)
+    study = store.find("old")
+    assert (study.id, study.uid, study.worked, study.notice) == (7, "7", 0.0, None)  # its runs' keys in MLflow stay
+    (trial,) = store.trials(7)
+    assert (trial.seed, trial.deaths, trial.memory, trial.pack) == (5, 0, None, None)
+    assert store.claim("d", study_id=7) is None  # it is stopped, and waits for its user
+    assert store.requeue(7).state == "queued"

@@ -10,31 +10,36 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
+    # Column by column: SQLite's way of altering more is to make the table anew, and dropping the old one would take the
+    # trials of its studies along.
     study = sa.table("neurosweep_study", sa.column("id", sa.Integer), sa.column("uid", sa.String))
-    with op.batch_alter_table("neurosweep_study") as table:
-        table.add_column(
-            sa.Column("uid", sa.String(32), nullable=True, comment="its name among all databases, for MLflow and files")
-        )
-        table.add_column(
-            sa.Column(
-                "worked",
-                sa.Double(),
-                nullable=False,
-                server_default=sa.text("0"),
-                comment="seconds of work of all claims before",
-            )
-        )
-        table.add_column(sa.Column("notice", sa.Text(), nullable=True, comment="why it stands still, while it does"))
+    op.add_column(
+        "neurosweep_study",
+        sa.Column(
+            "uid",
+            sa.String(32),
+            nullable=False,
+            server_default=sa.text("''"),
+            comment="its name among all databases, for MLflow and files",
+        ),
+    )
+    op.add_column(
+        "neurosweep_study",
+        sa.Column(
+            "worked",
+            sa.Double(),
+            nullable=False,
+            server_default=sa.text("0"),
+            comment="seconds of work of all claims before",
+        ),
+    )
+    op.add_column(
+        "neurosweep_study",
+        sa.Column("notice", sa.Text(), nullable=True, comment="why it stands still, while it does"),
+    )
     # The keys under which MLflow knows the studies that are there, and their folders, are of their ids.
     op.execute(sa.update(study).values(uid=sa.cast(study.c.id, sa.String)))
-    with op.batch_alter_table("neurosweep_study") as table:
-        table.alter_column(
-            "uid",
-            existing_type=sa.String(32),
-            nullable=False,
-            existing_comment="its name among all databases, for MLflow and files",
-        )
-        table.create_unique_constraint("uq_neurosweep_study_uid", ["uid"])
+    op.create_index("ix_neurosweep_study_uid", "neurosweep_study", ["uid"], unique=True)
     with op.batch_alter_table("neurosweep_trial") as table:
         table.add_column(
             sa.Column(
@@ -80,7 +85,6 @@ def downgrade() -> None:
     with op.batch_alter_table("neurosweep_trial") as table:
         table.drop_column("memory")
         table.drop_column("deaths")
-    with op.batch_alter_table("neurosweep_study") as table:
-        table.drop_constraint("uq_neurosweep_study_uid", type_="unique")
-        for name in ("notice", "worked", "uid"):
-            table.drop_column(name)
+    op.drop_index("ix_neurosweep_study_uid", "neurosweep_study")
+    for name in ("notice", "worked", "uid"):
+        op.drop_column("neurosweep_study", name)
