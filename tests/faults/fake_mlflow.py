@@ -164,11 +164,11 @@ class FakeClient:
         filter_string: str,
         run_view_type: int,
         max_results: int,
-        order_by: Sequence[str],
+        order_by: Sequence[str] = (),
         page_token: str | None = None,
     ) -> Page:
-        """Runs with one tag, the latest end first; of those the latest start, then by id."""
-        assert list(order_by) == ["attributes.end_time DESC"]
+        """Runs with one tag, the latest start first, then by id; where it is asked for, the latest end before that."""
+        assert list(order_by) in ([], ["attributes.end_time DESC"])
         assert run_view_type == ViewType.ALL
         wanted = _TAG.fullmatch(filter_string)
         assert wanted is not None, filter_string
@@ -179,7 +179,9 @@ class FakeClient:
                 for run in self._server.runs.values()
                 if run.experiment_id in experiment_ids and run.tags.get(wanted[1]) == wanted[2]
             ]
-            found.sort(key=lambda run: (run.end_time is None, -(run.end_time or 0), -(run.start_time or 0), run.run_id))
+            found.sort(key=lambda run: (-(run.start_time or 0), run.run_id))
+            if order_by:
+                found.sort(key=lambda run: (run.end_time is None, -(run.end_time or 0)))
             first = int(page_token or 0)
             page = Page(_seen(run) for run in found[first : first + max_results])
             page.token = str(first + max_results) if len(found) > first + max_results else None

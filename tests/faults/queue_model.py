@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.pruner import Pruner
+from storage.database import FURTHEST_AHEAD
 from storage.records import FactKind, StudyRecord, StudyState, TrialState
 from tests.faults.fake_database import FakeDatabase
 
@@ -15,6 +16,11 @@ OPTUNA = {
     TrialState.PRUNED: "PRUNED",
     TrialState.FAILED: "FAIL",
 }
+
+
+def to_come(moment: float | None, now: float) -> bool:
+    """Whether a lease or a pause still lasts; one that ends too far ahead is from a clock that was set back since."""
+    return moment is not None and now <= moment <= now + FURTHEST_AHEAD
 
 
 @dataclass
@@ -48,7 +54,7 @@ class StudyModel:
     trials: dict[int, TrialModel] = field(default_factory=dict)
 
     def held(self, now: float) -> bool:
-        return self.state is StudyState.RUNNING and self.leased_until is not None and self.leased_until >= now
+        return self.state is StudyState.RUNNING and to_come(self.leased_until, now)
 
 
 @dataclass
@@ -83,7 +89,7 @@ class QueueModel:
         for fact in self.facts:
             if fact.published or study not in (None, fact.study):
                 continue
-            if fact.not_before > now:
+            if to_come(fact.not_before, now):
                 waiting |= {fact.study} if fact.trial is None else set()
             elif fact.trial is not None or fact.study not in waiting:
                 due.append(fact)
@@ -93,7 +99,7 @@ class QueueModel:
         """The study with the oldest due fact that no publisher holds."""
         for fact in self.due(now):
             study = self.studies[fact.study]
-            if study.published_until is None or study.published_until < now:
+            if not to_come(study.published_until, now):
                 return study
         return None
 

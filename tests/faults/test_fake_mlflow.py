@@ -101,6 +101,8 @@ def requests(asked: Asked) -> None:
     asked.search()
     asked.search(size=2)
     asked.search(study="6")
+    by_key = [asked.experiment], "tags.`neurosweep.key` = 'trial-0'", ViewType.ALL
+    asked.ask(lambda: client.search_runs(*by_key, max_results=1), lambda runs: [asked.shown(run) for run in runs])
     asked.ask(lambda: client.delete_run(doubled))
     asked.ask(lambda: client.delete_run(doubled))
     asked.ask(lambda: client.log_batch(doubled, metrics, [], [], synchronous=True))
