@@ -139,12 +139,12 @@ def test_a_database_that_does_not_answer_for_a_while_ends_nothing(store: Store, 
 def test_no_error_stops_the_heart(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     renew, failed = store.renew, threading.Event()
 
-    def fail_once(claim: Claim, lease_seconds: float) -> bool:
+    def fail_once(claim: Claim, lease_seconds: float, worked: float, notice: str | None) -> bool:
         if not failed.is_set():
             failed.set()
             # What SQLAlchemy raises while another thread is importing sqlalchemy.orm, as Optuna does.
             raise AttributeError("partially initialized module")
-        return renew(claim, lease_seconds)
+        return renew(claim, lease_seconds, worked, notice)
 
     monkeypatch.setattr(store, "renew", fail_once)
     claim = claim_one(store)

@@ -88,6 +88,7 @@ def test_a_study_moves_with_its_files(shelf: Shelf, call: Call) -> None:
     # The MLflow there has not been told yet, so it has no model.
     assert (here.pop("unpublished"), there.pop("unpublished")) == (0, 5)
     assert (here["best"].pop("model"), there["best"].pop("model")) == ("models:/digits@champion", None)
+    assert (here["mlflow"].pop("pending"), there["mlflow"].pop("pending")) == (0, 5)
     assert here == there
 
 
