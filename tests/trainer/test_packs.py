@@ -177,7 +177,8 @@ def check_against_plain(chosen: list[Settings], task: Task, rows: int, seed: int
     data = device_data(
         rows_for(family, task, rows, seed), rows_for(family, task, 30, seed + 1), task, dtype=torch.float64
     )
-    assert_close(chosen, data, 1e-9)
+    # Behind a layer that is nearly constant, as one of a single neuron may be, batch norm multiplies every rounding.
+    assert_close(chosen, data, 1e-7 if any(each.batch_norm for each in chosen) else 1e-9)
 
 
 some_tasks = st.sampled_from([Task.CLASSIFICATION, Task.REGRESSION])
