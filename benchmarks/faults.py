@@ -193,8 +193,9 @@ def main() -> None:
         "trials a second, undisturbed": calm,
         "trials a second, a worker killed every 10 s": rough,
         "share that is left": [part / whole for part, whole in zip(rough, calm, strict=True)],
-        "seconds to a takeover": [takeover() for _ in range(1 if chosen.quick else chosen.repeats)],
     }
+    if not chosen.quick:
+        figures["seconds to a takeover"] = [takeover() for _ in range(chosen.repeats)]
     count = 500 if chosen.quick else 10_000
     with tempfile.TemporaryDirectory() as folder:
         figures[f"seconds to read {count:,} trials back, SQLite"] = [resume(f"sqlite:///{folder}/n.db", count)]
