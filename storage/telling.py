@@ -145,6 +145,7 @@ class Teller:
         self._read, self._refuses, self._reason_of, self._find_file = read, refuses, reason, file
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._studies: dict[int, tuple[int, StudyInMlflow]] = {}  # with the token under which it was read
+        self._doubtful: set[int] = set()  # studies with a request that may yet arrive
         self._elsewhere: set[str] = set()  # facts that are published but for the champion
         self._file: int | None = None
         self._parents: dict[int, str] = {}  # run id that the database has been told, by study
@@ -296,8 +297,9 @@ class Teller:
         elif current.state in OVER:  # else it was resumed meanwhile: its next end says more
             if fact.key in self._elsewhere:
                 check_champion(champion_folder(self._home, current))
-            # A request of this publisher that failed, or of another one that lost its lease, may have arrived since.
-            study.read_runs()
+            if current.id in self._doubtful:  # reading hundreds of runs takes half a second
+                study.read_runs()
+                self._doubtful.discard(current.id)
             study.end(current)
 
     def _put_off(self, claim: OutboxClaim, fact: Fact, failure: _Failure) -> None:
@@ -312,6 +314,7 @@ class Teller:
         if type(error).__module__ == "builtins" and not isinstance(error, OSError):
             log.error("unexpected", exc_info=error)
         self._studies.pop(claim.study.id, None)
+        self._doubtful.add(claim.study.id)
         if failure.of_the_fact:
             set_aside = fact.attempts + 1 >= ATTEMPTS
             log.warning("%s %s: %s", fact.key, "is set aside" if set_aside else "waits", self._reason)
