@@ -214,7 +214,7 @@ class Archive:
 
     def lines(self, name: str) -> Iterator[bytes]:
         """A table's lines, one at a time."""
-        with self._readable(name), io.BufferedReader(self._zip.open(name), _CHUNK) as source:  # type: ignore[type-var]
+        with self._readable(name), io.BufferedReader(self._zip.open(name), _CHUNK) as source:  # type: ignore[type-var]  # a ZipExtFile is read as a raw stream
             while line := source.readline(MOST_IN_MEMORY + 1):
                 if len(line) > MOST_IN_MEMORY:
                     raise self._bad(f"{name} has a line of more than {MOST_IN_MEMORY >> 20} MB")

@@ -16,14 +16,23 @@ LEAST_BYTES = 64 * 1024**2
 Answer = TypeVar("Answer")
 
 
+def existing(folder: Path) -> Path:
+    """The folder, or where it is not there yet, the nearest one above it that is."""
+    return next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder, which need not be there yet."""
+    return shutil.disk_usage(existing(folder)).free
+
+
 def check_room(folders: Iterable[Path]) -> None:
     """
     Raises:
         DiskFullError: One of the folders is on a disk that is nearly full.
     """
     for folder in folders:
-        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        free = shutil.disk_usage(there).free
+        free = free_bytes(folder)
         if free < LEAST_BYTES:
             raise DiskFullError(
                 f"A study needs at least {LEAST_BYTES / 1024**2:.0f} MB of room, and the disk of {folder} has "

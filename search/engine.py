@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from neurosweep.errors import (
     BadInputError,
@@ -44,7 +44,7 @@ from search.stop import Stop
 from search.study import Proposals
 from search.validation import read_data
 from storage import facts
-from storage.records import Claim, Fact, StudyRecord, StudyState, TrialRecord, TrialState
+from storage.records import Claim, StudyRecord, StudyState, TrialRecord, TrialState
 from storage.store import Store
 from trainer.data.dataset import Dataset
 from trainer.work import OUT_OF_MEMORY, Metric
@@ -163,7 +163,11 @@ class Session:
 
     def revive_publisher(self) -> None:
         """Starts the publisher again where it has ended (killed, or without its database): the outbox has waited."""
-        if self._publisher.ended() and time.monotonic() - self._publisher_started >= REVIVE_SECONDS:
+        if time.monotonic() - self._publisher_started >= REVIVE_SECONDS:
+            self._replace_dead_publisher()
+
+    def _replace_dead_publisher(self) -> None:
+        if self._publisher.ended():
             self._publisher.stop()
             self._publisher = Publisher(self._places)
             self._publisher_started = time.monotonic()
@@ -182,22 +186,17 @@ class Session:
             except LeaseLostError:
                 raise
             except InterruptedStudyError:
-                patience(lambda: store.finish(claim, StudyState.STOPPED, facts=_ended(claim), worked=lease.worked()))
+                _finish(store, claim, lease, patience, StudyState.STOPPED)
             except Exception as error:
                 if self._stop.is_set() and isinstance(error, UnreachableError | DiskFullError):
                     raise  # nothing can be written; the lease ends by itself, and `resume` goes on
                 ours = isinstance(error, NeurosweepError)
                 message = str(error) if ours else f"{type(error).__name__}: {error}"
-                patience(
-                    lambda: store.finish(
-                        claim, StudyState.FAILED, error=message, facts=_ended(claim), worked=lease.worked()
-                    )
-                )
+                _finish(store, claim, lease, patience, StudyState.FAILED, error=message)
                 raise
 
     def _tell_of(self, claim: Claim, lease: Lease, why: str) -> None:
-        lease.notice = why
-        self._on_progress(Progress(label=claim.study.label, metric="", stage=why, total=claim.study.trials))
+        self._show(Progress(label=claim.study.label, metric="", stage=why, total=claim.study.trials), lease)
 
     def drain(self, store: Store, study: StudyRecord) -> None:
         """Ends the pool, and waits until MLflow has all of the study, or does not answer, or the user won't wait."""
@@ -215,9 +214,7 @@ class Session:
             best_value=summary.best,
         )
         self._on_progress(progress)
-        if self._publisher.ended():
-            self._publisher.stop()
-            self._publisher = Publisher(self._places)
+        self._replace_dead_publisher()
         self._publisher.order_drain(study.id)
         # Ray takes more than a second to end: the publisher works meanwhile.
         self._close_pool()
@@ -261,13 +258,13 @@ class Session:
         if lease.cancelled():
             state = StudyState.CANCELLED
             dispatcher.cancel()
-            patience(lambda: store.finish(claim, state, facts=_ended(claim), worked=lease.worked()))
+            _finish(store, claim, lease, patience, state)
         elif self._stop.is_set():
             raise InterruptedStudyError("Told to stop.")
         elif dispatcher.failure is not None or proposals.best() is None:
             state = StudyState.FAILED
             error = dispatcher.failure or patience(lambda: _why_none(store, claim))
-            patience(lambda: store.finish(claim, state, error=error, facts=_ended(claim), worked=lease.worked()))
+            _finish(store, claim, lease, patience, state, error=error)
         else:
             state = StudyState.FINISHED
             self._on_progress(dispatcher.progress("testing the winner"))
@@ -289,7 +286,7 @@ class Session:
             )
             lease.check()
             reach("before_finish")
-            patience(lambda: store.finish(claim, state, result=result, facts=_ended(claim), worked=lease.worked()))
+            _finish(store, claim, lease, patience, state, result=result)
         with contextlib.suppress(OSError):  # what is left, `neurosweep doctor` finds
             checkpoints.clear()
         self._on_progress(dispatcher.progress(state.value))
@@ -339,8 +336,19 @@ class Session:
         return pool
 
 
-def _ended(claim: Claim) -> tuple[Fact, ...]:
-    return (facts.ended(claim.study, claim.token),)
+def _finish(
+    store: Store,
+    claim: Claim,
+    lease: Lease,
+    patience: Patience,
+    state: StudyState,
+    *,
+    error: str | None = None,
+    result: dict[str, Any] | None = None,
+) -> None:
+    """Records how a claim ended, with the fact that says so."""
+    ended = (facts.ended(claim.study, claim.token),)
+    patience(lambda: store.finish(claim, state, error=error, result=result, facts=ended, worked=lease.worked()))
 
 
 def _running(trials: Sequence[TrialRecord]) -> list[int]:

@@ -16,6 +16,7 @@ from typing import IO, Self
 
 from neurosweep.errors import BadInputError, NeurosweepError
 from search.archive import Archive, is_file_name, sync_folder
+from search.disk import free_bytes
 from search.places import Places
 from search.whole_files import SCRATCH, Files, open_files
 
@@ -141,7 +142,7 @@ class Arrival:
                 raise _taken("place for checkpoints", "--checkpoints", None)
 
     def _unpack(self) -> None:
-        free, wanted = shutil.disk_usage(self._waiting).free, self._archive.files_size
+        free, wanted = free_bytes(self._waiting), self._archive.files_size
         if free < wanted + ROOM:
             raise NeurosweepError(
                 f"The study's files have {wanted / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free: make room, or give "

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from storage.facts import study_key, trial_key
-from storage.records import EpochRow, StudyRecord, StudyState, TrialRecord, TrialState
+from storage.records import ENDED, EpochRow, StudyRecord, StudyState, TrialRecord, TrialState
 
 KEY = "neurosweep.key"
 """The tag by which a run, a model or a model version is found again. Its values are ``[a-z0-9-]`` only."""
@@ -53,7 +53,7 @@ class RunContent:
     ended: int | None
 
 
-OVER = frozenset({StudyState.STOPPED, StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED})
+OVER = frozenset({StudyState.STOPPED, *ENDED})
 """States of a study that nobody works on or will; a queued one may have been resumed."""
 
 STUDY_STATUS = {

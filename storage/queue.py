@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from neurosweep.errors import BadInputError, LeaseLostError, NeurosweepError, NoSuchStudyError
 from storage.database import now, to_come
-from storage.records import Claim, NewStudy, StudyRecord, StudyState, StudySummary, TrialState
+from storage.records import ENDED, Claim, NewStudy, StudyRecord, StudyState, StudySummary, TrialState
 from storage.schema import study, trial
 
 _COLUMNS = [
@@ -40,9 +40,7 @@ _COLUMNS = [
     )
 ]
 
-_RESUMABLE = (StudyState.STOPPED, StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
-
-_OVER = (StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
+_RESUMABLE = (StudyState.STOPPED, *ENDED)
 
 LONGEST_SHOWN = 100
 """Characters of a name that nobody's study has."""
@@ -126,6 +124,16 @@ def _hint(name: str, label: str, names: Sequence[str]) -> str:
     return "; `neurosweep list` shows the studies that are there" if names else ": none has been submitted yet"
 
 
+def held_at(clock: sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
+    """Studies that a dispatcher works on."""
+    return sa.and_(study.c.state == StudyState.RUNNING, to_come(study.c.leased_until, clock))
+
+
+def abandoned_at(clock: sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
+    """Studies whose dispatcher has not renewed its lease."""
+    return sa.and_(study.c.state == StudyState.RUNNING, sa.not_(to_come(study.c.leased_until, clock)))
+
+
 def claim(
     connection: sa.Connection, dispatcher: str, lease_seconds: float, study_id: int | None, again: bool = False
 ) -> Claim | None:
@@ -136,16 +144,12 @@ def claim(
     """
     clock = now(connection)
     if again:
-        held = sa.and_(study.c.state == StudyState.RUNNING, to_come(study.c.leased_until, clock))
-        mine = sa.select(*_COLUMNS, study.c.token).where(held, study.c.dispatcher == dispatcher)
+        mine = sa.select(*_COLUMNS, study.c.token).where(held_at(clock), study.c.dispatcher == dispatcher)
         if study_id is not None:
             mine = mine.where(study.c.id == study_id)
         if (row := connection.execute(mine).first()) is not None:
             return _to_claim(row._mapping)
-    waiting = sa.or_(
-        study.c.state == StudyState.QUEUED,
-        sa.and_(study.c.state == StudyState.RUNNING, sa.not_(to_come(study.c.leased_until, clock))),
-    )
+    waiting = sa.or_(study.c.state == StudyState.QUEUED, abandoned_at(clock))
     chosen = sa.select(study.c.id).where(waiting).order_by(study.c.id).limit(1)
     if study_id is not None:
         chosen = chosen.where(study.c.id == study_id)
@@ -234,7 +238,7 @@ def finish(
 
 def request_cancel(connection: sa.Connection, study_id: int) -> StudyRecord:
     """Ends a study: at once where it waits or its dispatcher is gone; else that one hears of it with its heartbeat."""
-    held = sa.and_(study.c.state == StudyState.RUNNING, to_come(study.c.leased_until, now(connection)))
+    held = held_at(now(connection))
     ends = sa.and_(study.c.state.in_([StudyState.QUEUED, StudyState.STOPPED, StudyState.RUNNING]), sa.not_(held))
     connection.execute(sa.update(study).where(study.c.id == study_id, held).values(cancel_requested=True))
     connection.execute(
@@ -258,7 +262,7 @@ def requeue(connection: sa.Connection, study_id: int, trials: int | None) -> Stu
     wanted = record.trials if trials is None else trials
     if wanted < max(have, 1):
         raise BadInputError(f"{record.label} has {have} trials already: ask for at least {max(have, 1)}.", "--trials")
-    held = sa.and_(study.c.state == StudyState.RUNNING, to_come(study.c.leased_until, now(connection)))
+    held = held_at(now(connection))
     connection.execute(
         sa.update(study)
         .where(study.c.id == study_id, sa.not_(held))
@@ -266,7 +270,7 @@ def requeue(connection: sa.Connection, study_id: int, trials: int | None) -> Stu
             trials=wanted,
             state=sa.case((study.c.state.in_(_RESUMABLE), StudyState.QUEUED), else_=study.c.state),
             # One that had come to its end is given its time anew, with its trials; a stopped one goes on.
-            worked=sa.case((study.c.state.in_(_OVER), 0.0), else_=study.c.worked),
+            worked=sa.case((study.c.state.in_(ENDED), 0.0), else_=study.c.worked),
             cancel_requested=False,
         )
     )

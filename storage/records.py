@@ -18,6 +18,10 @@ class StudyState(StrEnum):
     CANCELLED = "cancelled"
 
 
+ENDED = (StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
+"""States of a study that has come to an end: no trial of it is under way. A stopped one's go on when it is resumed."""
+
+
 class TrialState(StrEnum):
     RUNNING = "running"
     COMPLETE = "complete"

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from storage.database import now, to_come
-from storage.queue import by_id
-from storage.records import AbandonedStudy, StudyState, TrialState
+from storage.database import now
+from storage.queue import abandoned_at, by_id
+from storage.records import ENDED, AbandonedStudy, StudyState, TrialState
 from storage.schema import study, trial
-
-ENDED = (StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
-"""States in which no trial may be running; a stopped study's go on when it is resumed."""
 
 FORGOTTEN = "it was still marked as running after its study had ended"
 
@@ -20,7 +17,7 @@ def abandoned(connection: sa.Connection) -> list[AbandonedStudy]:
     clock = now(connection)
     rows = connection.execute(
         sa.select(study.c.id, study.c.dispatcher, (clock - study.c.leased_until).label("seconds"))
-        .where(study.c.state == StudyState.RUNNING, sa.not_(to_come(study.c.leased_until, clock)))
+        .where(abandoned_at(clock))
         .order_by(study.c.id)
     )
     return [
@@ -31,10 +28,9 @@ def abandoned(connection: sa.Connection) -> list[AbandonedStudy]:
 
 def put_back(connection: sa.Connection, study_id: int) -> bool:
     """Puts an abandoned study back into the queue; False where somebody works on it again."""
-    waiting = sa.and_(study.c.state == StudyState.RUNNING, sa.not_(to_come(study.c.leased_until, now(connection))))
     done = connection.execute(
         sa.update(study)
-        .where(study.c.id == study_id, waiting)
+        .where(study.c.id == study_id, abandoned_at(now(connection)))
         .values(state=StudyState.QUEUED, leased_until=None, dispatcher=None)
     )
     return bool(done.rowcount)

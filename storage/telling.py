@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from neurosweep.errors import DiskFullError, LeaseLostError, NeurosweepError, UnreachableError
 from neurosweep.failpoints import reach
+from storage.heartbeat import Heartbeat
 from storage.projection import OVER
 from storage.publisher_loop import Turn
 from storage.records import EpochRow, Fact, FactKind, MlflowRun, OutboxClaim, StudyRecord, TrialRecord
@@ -81,40 +80,13 @@ class _Failure:
     of_the_fact: bool
 
 
-class _Held:
+class _Held(Heartbeat):
     """A study's outbox, kept by a heartbeat while its context lasts: a slow MLflow takes longer than a lease."""
 
     def __init__(self, store: Store, claim: OutboxClaim) -> None:
-        self._store = store
-        self._claim = claim
-        self._ended = threading.Event()
-        self._lost: LeaseLostError | None = None
-        self._thread = threading.Thread(target=self._beat, name="outbox", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def check(self) -> None:
-        """Raises LeaseLostError where another publisher has the study."""
-        if self._lost is not None:
-            raise self._lost
-
-    def _beat(self) -> None:
-        while not self._ended.wait(RENEW):
-            try:
-                self._store.renew_outbox(self._claim, LEASE)
-            except LeaseLostError as lost:
-                self._lost = lost
-                return
-            except NeurosweepError as error:  # the next beat may get through
-                log.warning("%s", error)
+        super().__init__(
+            lambda: store.renew_outbox(claim, LEASE), RENEW, "outbox", on_error=lambda error: log.warning("%s", error)
+        )
 
 
 class Teller:

@@ -16,7 +16,8 @@ from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say, tell
 from search.commands.studies import open_store
 from search.commands.words import duration
-from storage.records import StudyRecord, StudyState, TrialState
+from search.disk import existing, free_bytes
+from storage.records import ENDED, StudyRecord, StudyState, TrialState
 from storage.secrecy import public_address
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ LITTLE_ROOM = 1 << 30
 
 _SHOWN = 10
 """Trials that a line names."""
-
-
-_ENDED = (StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
 
 
 @click.command(cls=Command)
@@ -255,7 +253,7 @@ def leftover_checkpoints(where: Places, studies: Sequence[StudyRecord], repair: 
     from search.checkpoint_store import CheckpointStore
 
     for study in studies:
-        if study.state not in _ENDED:
+        if study.state not in ENDED:
             continue
         try:
             store = CheckpointStore(where.checkpoints_of(study.uid))
@@ -279,13 +277,9 @@ def mlflow(where: Places) -> Iterator[Finding]:
         yield Finding(kind="mlflow", message=reason)
 
 
-def disks(where: Places, free: Callable[[Path], int] | None = None) -> Iterator[Finding]:
+def disks(where: Places, free: Callable[[Path], int] = free_bytes) -> Iterator[Finding]:
     """A disk with little room left."""
-    import shutil
-
-    folder = where.home
-    while not folder.is_dir():
-        folder = folder.parent
-    left = free(folder) if free else shutil.disk_usage(folder).free
+    folder = existing(where.home)
+    left = free(folder)
     if left < LITTLE_ROOM:
         yield Finding(kind="disk", message=f"{folder} has {left / (1 << 20):,.0f} MB left: make room there")

@@ -1,4 +1,4 @@
-"""A pack of one small network on the iris flowers, for the tests of the pool."""
+"""Work for a pool: one small network on the iris flowers."""
 
 from __future__ import annotations
 
@@ -31,10 +31,14 @@ def data() -> Dataset:
     return load(DataRequest(source="iris"))
 
 
+def work(trial: int, until: int = 6, epochs: int = 6) -> TrialWork:
+    return TrialWork(
+        trial=trial, settings=SETTINGS, seed=100 + trial, metric=Metric.LOG_LOSS, epochs=epochs, until=until
+    )
+
+
 def pack(trial: int, epochs: int = 6) -> list[TrialWork]:
-    return [
-        TrialWork(trial=trial, settings=SETTINGS, seed=100 + trial, metric=Metric.LOG_LOSS, epochs=epochs, until=epochs)
-    ]
+    return [work(trial, until=epochs, epochs=epochs)]
 
 
 def until(pool: Pool, wanted: Callable[[Done], Any], seconds: float = 120) -> Done:

@@ -103,6 +103,9 @@ class OneBeat:
         self._beaten = not self._beaten
         return not self._beaten
 
+    def is_set(self) -> bool:
+        return False
+
 
 class Heart(telling._Held):
     """An outbox's heartbeat that beats when it is told to."""

@@ -32,7 +32,7 @@ from search.patience import Patience
 from search.placement import WorkerShape
 from search.places import Places
 from search.spec import StudySpec
-from storage import publisher, publisher_loop, queue, telling
+from storage import heartbeat, publisher, publisher_loop, queue, telling
 from storage.records import Batch, Claim, StudyRecord, StudyState
 from storage.store import Store
 from tests.faults.fake_database import FakeDatabase
@@ -224,7 +224,7 @@ def patched(product: Product) -> Iterator[None]:
         (queue, "uuid", SimpleNamespace(uuid4=lambda: uuid.UUID(int=ids.getrandbits(128)))),
         (failpoints, "_planned", Everywhere()),
         *((module, "time", time) for module in (engine, lease, telling, publisher_loop, tenacity, tenacity.nap)),
-        *((module, "threading", Threading(world)) for module in (lease, telling)),
+        *((module, "threading", Threading(world)) for module in (lease, heartbeat)),
         (tenacity.wait, "random", random.Random(world.random.random())),
         (logging.getLogger("storage.publisher"), "disabled", True),
         (product.database, "seconds", lambda: START.timestamp() + world.now + world.database_ahead),

@@ -12,7 +12,7 @@ from typing import Any
 
 from neurosweep.errors import NeurosweepError
 from search.spec import StudySpec
-from storage.records import NewStudy, StudyState
+from storage.records import ENDED, NewStudy, StudyState
 from storage.store import Store
 from tests.faults.fake_database import FakeDatabase
 from tests.faults.simulated_end import whole
@@ -23,7 +23,7 @@ VARIABLE = "NEUROSWEEP_SIMULATION_SEED"
 TROUBLED = 45.0
 """Seconds with faults; after them everything is to come to its end."""
 LONGEST = 2500.0
-OVER = (StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
+OVER = ENDED
 
 
 @dataclass(frozen=True, kw_only=True)

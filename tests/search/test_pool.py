@@ -20,10 +20,10 @@ import ray
 from neurosweep.errors import NeurosweepError, UnreachableError
 from search.placement import WorkerShape
 from search.pool import Done, Pool
+from tests.faults.packs import SETTINGS, work
 from tests.search.in_process_pool import InProcessPool
 from trainer.data.dataset import DataRequest, Dataset
 from trainer.data.load import load
-from trainer.settings import Activation, Family, OptimizerKind, Schedule, Settings
 from trainer.work import EpochResult, Metric, Outcome, SegmentResult, TrialWork
 from trainer.worker import Trainer
 
@@ -81,27 +81,6 @@ def rig(request: pytest.FixtureRequest, data: Dataset) -> Rig:
         made = Rig(fake, fake.kill)
     made.pool.load(data)
     return made
-
-
-SETTINGS = Settings(
-    family=Family.MLP,
-    neurons=(12,),
-    activation=Activation.TANH,
-    learning_rate=0.02,
-    optimizer=OptimizerKind.ADAM,
-    momentum=0.9,
-    weight_decay=0.0,
-    dropout=0.2,
-    batch_norm=False,
-    batch_size=16,
-    schedule=Schedule.COSINE,
-)
-
-
-def work(trial: int, until: int = 6, epochs: int = 6) -> TrialWork:
-    return TrialWork(
-        trial=trial, settings=SETTINGS, seed=100 + trial, metric=Metric.LOG_LOSS, epochs=epochs, until=until
-    )
 
 
 ENDLESS = 1_000_000

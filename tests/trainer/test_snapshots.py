@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,13 +38,7 @@ EPOCHS = 4
 RANDOM_CNN = settings_of(CNN, batch_norm=True, dropout=0.2, schedule=Schedule.COSINE)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in a worker, where several trials share a pack."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def written_and_read(snapshot: Snapshot) -> Snapshot:
