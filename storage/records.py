@@ -281,3 +281,60 @@ class OutboxClaim:
 
     study: StudyRecord
     token: int
+
+
+class Probe(StrEnum):
+    """Why a network is trained once more, after the search."""
+
+    ROWS = "rows"
+    """The winner on a share of the train rows."""
+    NEURONS = "neurons"
+    """The winner with so many times the neurons (and filters)."""
+    EPOCHS = "epochs"
+    """The winner with so many times the epochs."""
+    SEED = "seed"
+    """One of the best trials from another seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtraRun:
+    """A training run beside the search.
+
+    Attributes:
+        probe: What it is for.
+        trial: The trial whose settings it began with.
+        amount: The share of the rows, the factor of the neurons or epochs, or the number of the seed (1, 2, ...).
+        settings: What was trained, as `Settings.to_json` gives it.
+        train: The metric of the best epoch's network on the rows that it was trained on; None where it failed.
+        validation: The metric of the best epoch's network on the validation split; None where it failed.
+        rows: Train rows that it saw.
+        curve: Validation metric after each epoch.
+    """
+
+    probe: Probe
+    trial: int
+    amount: float
+    settings: dict[str, Any]
+    seed: int
+    train: float | None
+    validation: float | None
+    rows: int
+    epochs: int
+    seconds: float
+    weights: int
+    curve: tuple[float, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """One look at the test split.
+
+    Attributes:
+        at: UTC.
+        reason: In a few words, such as ``the winner``.
+    """
+
+    at: datetime
+    trial: int | None
+    reason: str

@@ -1,0 +1,1 @@
+"""What a finished study is worth, why, and what to try next."""

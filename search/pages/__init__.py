@@ -1,0 +1,1 @@
+"""Pages that explain: one HTML file each, which needs no server and no address outside it."""
