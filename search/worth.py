@@ -24,13 +24,13 @@ def measure(metric: Metric, truth: Numbers, outputs: Numbers) -> float:
         truth: Class indices of shape (rows,), or values in the target's units.
         outputs: Probabilities of shape (rows, classes), or values of shape (rows,) in the target's units.
     """
-    losses = _losses(metric, truth, outputs)
+    losses = row_losses(metric, truth, outputs)
     if metric is Metric.BALANCED_ERROR:
         return float(np.mean([losses[truth == label].mean() for label in np.unique(truth)]))
     return float(losses.mean())
 
 
-def _losses(metric: Metric, truth: Numbers, outputs: Numbers) -> npt.NDArray[np.float64]:
+def row_losses(metric: Metric, truth: Numbers, outputs: Numbers) -> npt.NDArray[np.float64]:
     """What each row adds to the metric."""
     match metric:
         case Metric.ERROR | Metric.BALANCED_ERROR:
@@ -53,7 +53,7 @@ def interval(metric: Metric, result: TestResult, seed: int) -> tuple[float, floa
     put together (Zou & Donner 2008, Statistics in Medicine 27, p. 1693), so that a few rows without an error don't look
     like certainty; for the other metrics the percentile bootstrap over rows (Efron & Tibshirani 1993, ch. 13).
     """
-    losses = _losses(metric, result.truth, result.outputs)
+    losses = row_losses(metric, result.truth, result.outputs)
     if metric is Metric.ERROR:
         return _mean_of_shares([losses])
     if metric is Metric.BALANCED_ERROR:
