@@ -14,6 +14,7 @@ from neurosweep import __version__
 from neurosweep.errors import BadInputError, NeurosweepError
 from search.commands import stopping
 from search.commands.documents import error_document
+from search.commands.explaining import explain
 from search.commands.files import init, submit, validate
 from search.commands.looking import best, cancel, list_studies, status, watch
 from search.commands.moving import export_study, import_study
@@ -68,6 +69,7 @@ for command in (*_WORK, export_study, import_study):
     cli.add_command(command)
 for command in (sync, doctor):
     cli.add_command(command)
+cli.add_command(explain)
 cli.add_command(cli.commands.pop("version"))  # the last of the list
 
 
