@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from search.worth import row_losses
+from search.insight.levels import row_losses
 from trainer.data.columns import Column, ColumnKind
 from trainer.data.dataset import Preprocessing
 from trainer.data.preprocessing import encode_table, feature_slices
