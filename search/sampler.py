@@ -42,6 +42,7 @@ class Stream(IntEnum):
     REDRAW = 3
     AUDIT = 4
     PREVIEW = 9
+    EXPLAIN = 7
 
 
 def derived_seed(seed: int, stream: Stream, number: int = 0) -> int:
