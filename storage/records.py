@@ -277,6 +277,7 @@ class Batch:
     Attributes:
         assigned: Worker name for each running trial that was just sent to one.
         deaths: How many workers have died of each trial that one has just died of.
+        would_stop: For each trial that goes on as an audit from here, the epoch after which it would have ended.
     """
 
     proposed: tuple[ProposedTrial, ...] = ()
@@ -285,6 +286,7 @@ class Batch:
     facts: tuple[Fact, ...] = ()
     assigned: dict[int, str] = field(default_factory=dict)
     deaths: dict[int, int] = field(default_factory=dict)
+    would_stop: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ def write(connection: sa.Connection, study_id: int, batch: Batch) -> None:
     new = {proposed.number for proposed in batch.proposed}
     _assign(connection, study_id, {number: by for number, by in batch.assigned.items() if number not in new})
     _die(connection, study_id, batch.deaths)
+    _audit(connection, study_id, batch.would_stop)
     _end(connection, study_id, batch.ended)
     add_facts(connection, study_id, batch.facts)
 
@@ -88,6 +89,11 @@ def _die(connection: sa.Connection, study_id: int, deaths: dict[int, int]) -> No
     _update(connection, study_id, sa.update(trial).values(deaths=sa.bindparam("count")), rows)
 
 
+def _audit(connection: sa.Connection, study_id: int, would_stop: dict[int, int]) -> None:
+    rows = [{"n": number, "stop": epoch_} for number, epoch_ in would_stop.items()]
+    _update(connection, study_id, sa.update(trial).values(would_stop=sa.bindparam("stop")), rows)
+
+
 def _end(connection: sa.Connection, study_id: int, trials: Sequence[EndedTrial]) -> None:
     names = (
         "state",
@@ -151,6 +157,7 @@ def failing_of_running(connection: sa.Connection, study: StudyRecord, reason: st
             worker=row.worker or "",
             error=reason,
             ended_at=at,
+            would_stop=row.would_stop,
         )
         for row in connection.execute(sa.select(trial).where(running).order_by(trial.c.number))
     ]
