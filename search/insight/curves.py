@@ -32,7 +32,8 @@ class Curve:
 
     Attributes:
         jumps: How often it rose to `JUMP` times the least so far, or was not finite.
-        falling: Whether it was falling steadily at the last epoch.
+        downhill: Whether nearly all steps of its second half went down, however little.
+        falling: Whether it was downhill and fell by a share worth the name.
         kept: The last loss over the first one.
         fall: Relative fall over the last quarter of the epochs.
         best_last: Whether the best validation figure is among those of the last tenth of the epochs.
@@ -40,6 +41,7 @@ class Curve:
 
     epochs: int
     jumps: int
+    downhill: bool
     falling: bool
     kept: float
     fall: float
@@ -60,12 +62,14 @@ def curve_of(rows: Sequence[EpochRow], trial: int) -> Curve | None:
     steps = np.diff(finite[max(0, len(finite) // 2 - 1) :])
     before = finite[min(len(finite) - 2, 3 * len(finite) // 4 - 1)] if len(finite) >= LEAST else math.nan
     fall = (before - float(last[-1])) / before if len(last) and before > 0 else 0.0
+    downhill = bool(len(steps)) and float((steps < 0).mean()) >= STEADY
     figures = [row.validation_metric for row in own]
     best = min(range(len(figures)), key=lambda at: figures[at] if math.isfinite(figures[at]) else math.inf)
     return Curve(
         epochs=len(own),
         jumps=jumps,
-        falling=bool(len(steps)) and float((steps < 0).mean()) >= STEADY and fall >= STILL,
+        downhill=downhill,
+        falling=downhill and fall >= STILL,
         kept=float(last[-1]) / finite[0] if finite and finite[0] > 0 else 1.0,
         fall=fall,
         best_last=best >= len(figures) - max(1, len(figures) // 10),

@@ -89,4 +89,4 @@ def _nearest(some: Array, others: Array, *, copies: bool = True) -> Array:
         if not copies:
             distances[distances <= 1e-4 * (own + squares)] = np.inf  # float32 rounds
         found.append(distances.min(1))
-    return np.sqrt(np.maximum(np.concatenate(found), 0))
+    return np.asarray(np.sqrt(np.maximum(np.concatenate(found), 0)))

@@ -126,7 +126,8 @@ def interactions(spec: StudySpec, trials: Sequence[TrialRecord], seed: int) -> t
     if len(usable) < LEAST_FOR_PAIRS or len(names) < 2:
         return ()
     inputs = np.column_stack([_coded([trial.params[name] for trial in usable]) for name in names])
-    ranks = np.argsort(np.argsort([trial.validation for trial in usable], kind="stable")) / len(usable)
+    values = np.array([trial.validation for trial in usable], np.float64)
+    ranks = np.argsort(np.argsort(values, kind="stable")) / len(usable)
     forest = RandomForestRegressor(40, min_samples_leaf=3, oob_score=True, random_state=seed % 2**32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that some trial was in every tree

@@ -47,9 +47,7 @@ HIGHEST = {"dropout": 0.95, "momentum": 0.995}
 """Upper ends beyond which nothing trains, or nothing is allowed."""
 
 
-def space_findings(
-    spec: StudySpec, trials: Sequence[TrialRecord], *, chance: float, seed: int
-) -> SpaceFindings:
+def space_findings(spec: StudySpec, trials: Sequence[TrialRecord], *, chance: float, seed: int) -> SpaceFindings:
     """All that is found in the space; a few seconds at most with 10,000 trials.
 
     Args:
