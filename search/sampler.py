@@ -43,6 +43,7 @@ class Stream(IntEnum):
     AUDIT = 4
     PREVIEW = 9
     EXPLAIN = 7
+    INSIGHT = 10
 
 
 def derived_seed(seed: int, stream: Stream, number: int = 0) -> int:
