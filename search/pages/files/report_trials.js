@@ -1,6 +1,7 @@
 "use strict";
 // Pictures of all trials, which follow the filters: parallel coordinates, history, learning curves, slices. Canvas.
 
+const BEST = 40; // lines that stand out among many
 const FEW = 400; // lines that a canvas strokes quickly enough; more are drawn pixel by pixel
 const BUDGET = 25; // milliseconds of one frame for lines; what is left is drawn in the next ones, the best come first
 
@@ -63,17 +64,17 @@ function piecesOf(trials) {
   const { ys, height } = parallel;
   const gaps = ys.length - 1;
   const most = trials.length * gaps;
-  const pieces = { gap: new Uint8Array(most), from: new Uint16Array(most), to: new Uint16Array(most), shade: new Uint8Array(most), times: new Uint16Array(most), length: 0 };
+  const pieces = { gap: new Uint8Array(most), from: new Uint16Array(most), to: new Uint16Array(most), sum: new Uint32Array(most), times: new Uint16Array(most), length: 0 };
   const known = Array.from({ length: gaps }, () => new Int32Array(height * height));
   for (const trial of trials) {
     for (let gap = 0; gap < gaps; gap++) {
       const [from, to] = [ys[gap][trial], ys[gap + 1][trial]];
       const piece = (known[gap][from * height + to] ||= ++pieces.length) - 1;
+      pieces.sum[piece] += shadeOf[trial];
       if (pieces.times[piece]++ > 0) continue;
       pieces.gap[piece] = gap;
       pieces.from[piece] = from;
       pieces.to[piece] = to;
-      pieces.shade[piece] = shadeOf[trial];
     }
   }
   return pieces;
@@ -109,16 +110,19 @@ function drawParallel(place, room) {
     drawAxes(pen);
   };
   const items = keptByRank();
+  const stroke = (pen, lines, opacity) => {
+    pen.lineWidth = 1.2;
+    pen.globalAlpha = opacity;
+    for (let rank = lines.length - 1; rank >= 0; rank--) {
+      pen.strokeStyle = `rgb(${colours[shadeOf[lines[rank]]].join()})`;
+      strokeParallel(pen, lines[rank]);
+    }
+    pen.globalAlpha = 1;
+  };
   if (items.length <= FEW) {
     jobs.delete(place);
     const pen = start();
-    pen.lineWidth = 1.2;
-    pen.globalAlpha = items.length > 150 ? 0.55 : 0.8;
-    for (let rank = items.length - 1; rank >= 0; rank--) {
-      pen.strokeStyle = `rgb(${colours[shadeOf[items[rank]]].join()})`;
-      strokeParallel(pen, items[rank]);
-    }
-    pen.globalAlpha = 1;
+    stroke(pen, items, items.length > 150 ? 0.55 : 0.8);
     finish(pen);
     return;
   }
@@ -127,11 +131,12 @@ function drawParallel(place, room) {
   const pieces = pixels === parallel.all ? { length: 0 } : piecesOf(items);
   const one = (at) => {
     const gap = pieces.gap[at];
-    pixels.line(parallel.xs[gap], pieces.from[at], parallel.xs[gap + 1], pieces.to[at], pieces.shade[at], pieces.times[at]);
+    pixels.line(parallel.xs[gap], pieces.from[at], parallel.xs[gap + 1], pieces.to[at], pieces.sum[at] / pieces.times[at], pieces.times[at]);
   };
   const paint = () => {
     const pen = start();
-    pixels.paint(pen, 0, 0, colours, 110);
+    pixels.paint(pen, 0, 0, colours, 90);
+    stroke(pen, items.subarray(0, BEST), 0.9);
     finish(pen);
   };
   inFrames(place, pieces.length, one, paint, () => {
