@@ -85,8 +85,8 @@ def in_plain_words(report: Report) -> str:
         )
     return (
         f"On rows that {rows}, its {name_of(report.metric)} is {_short(level.value)} (somewhere between "
-        f"{_short(level.low)} and {_short(level.high)}); always giving the same answer would get {_short(chance)}. Smaller "
-        "is better."
+        f"{_short(level.low)} and {_short(level.high)}); always giving the same answer would get {_short(chance)}. "
+        "Smaller is better."
     )
 
 

@@ -206,7 +206,7 @@ def _stopping_sentence(report: Report) -> str:
     else:
         said += (
             f"{found.audited:,} that would have been stopped were trained on to see: {found.beaten:,} of them would "
-            f"have beaten the winner (between {100 * found.share.low:.0f} % and {100 * found.share.high:.0f} % of such). "
+            f"have beaten the winner ({100 * found.share.low:.0f} % to {100 * found.share.high:.0f} % of such). "
         )
     said += f"The second half of the trials made the best figure better by {_figure(found.last_half)}."
     return said + (f" The study ended early: {found.stopped_for}." if found.stopped_for else "")
