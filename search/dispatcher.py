@@ -211,6 +211,7 @@ class Dispatcher:
                 self._trials.end(result.trial, TrialState.PRUNED, result)
             else:
                 self._trials.alive(result.trial)
+                self._trials.note_audit(result.trial)
                 self._hands.keep(done.worker, [result.trial])
         for result in crowded:
             self._make_room(done.worker, result)

@@ -305,6 +305,7 @@ class Session:
             outputs=dataset.outputs,
             rows=len(dataset.train),
             too_large=[trial.number for trial in known if (trial.error or "").startswith(OUT_OF_MEMORY)],
+            would_stop={trial.number: trial.would_stop for trial in known if trial.would_stop is not None},
         )
         return proposals, known
 

@@ -40,6 +40,7 @@ class Stream(IntEnum):
     SAMPLER = 1
     SEQUENCE = 2
     REDRAW = 3
+    AUDIT = 4
 
 
 def derived_seed(seed: int, stream: Stream, number: int = 0) -> int:

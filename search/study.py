@@ -10,7 +10,7 @@ than to propose it. `InMemoryStorage.get_trial` hands out the trial itself, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from search.audit import AuditedPruner
 from search.draft import Draft, Parameters
 from search.pruner import make_pruner
 from search.sampler import Stream, derived_seed, make_sampler, quiet_optuna, redrawing
@@ -58,6 +59,7 @@ class Proposals:
         trials: All of its trials so far, in order. Those still running go on behind what they have reported.
         outputs: Of every network; it and `rows`, of the train split, are for the memory that networks take.
         too_large: Numbers of those among `trials` that ran out of memory, as `too_large` was told of them.
+        would_stop: Of those among `trials` that are audited, as `would_stop` said of them.
 
     Raises:
         ValueError: `trials` are not numbered 0, 1, 2 and so on.
@@ -73,6 +75,7 @@ class Proposals:
         outputs: int = 1,
         rows: int = 1,
         too_large: Collection[int] = (),
+        would_stop: Mapping[int, int] | None = None,
     ) -> None:
         quiet_optuna()
         self._spec = spec
@@ -83,7 +86,7 @@ class Proposals:
             study_name=label, storage=self._storage, pruner=optuna.pruners.NopPruner(), direction="minimize"
         )
         self._study_id = self._storage.get_study_id_from_name(label)
-        self._pruner = make_pruner(spec)
+        self._pruner = AuditedPruner(make_pruner(spec), spec.search.audit, spec.seed, would_stop or {})
         self._asked = 0
         self._exhausted = False
         self._best: tuple[float, int] | None = None
@@ -177,6 +180,14 @@ class Proposals:
         `looks`, for all of a pack together."""
         return self._pruner.judge({number: self._frozen(number).intermediate_values for number in numbers})
 
+    def would_stop(self, number: int) -> int | None:
+        """The epoch after which the pruner would have ended a trial, had it not been drawn for the audit."""
+        return self._pruner.would_stop.get(number)
+
+    def audit(self, number: int, would_stop: int) -> None:
+        """Takes in that a trial has the result of one that is audited; to be called before `tell` ends it."""
+        self._pruner.would_stop[number] = would_stop
+
     def tell(self, number: int, state: TrialState, value: float | None = None) -> dict[str, Any]:
         """Ends a trial.
 
@@ -193,7 +204,7 @@ class Proposals:
             if value is not None and math.isfinite(value):
                 values = [value]
                 self._keep_best(value, number)
-                self._pruner.complete(frozen.intermediate_values)
+                self._pruner.complete(number, frozen.intermediate_values)
             else:
                 ended = OptunaState.FAIL
         elif state is TrialState.PRUNED and frozen.intermediate_values:

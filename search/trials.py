@@ -141,6 +141,12 @@ class Trials:
         """It has come to its segment's end: what a worker died of before was not that."""
         self._set_deaths(trial, 0)
 
+    def note_audit(self, trial: int) -> None:
+        """Where it goes on although the pruner would have ended it, that is recorded at once, for whoever takes over."""
+        epoch = self._proposals.would_stop(trial)
+        if epoch == self.live[trial].epochs:
+            self.ledger.set_would_stop(trial, epoch)
+
     def died(self, trial: int) -> int:
         """A worker died while it trained this trial alone; returns how many have."""
         self._set_deaths(trial, self.live[trial].deaths + 1)
@@ -212,6 +218,7 @@ class Trials:
                 ended_at=self._clock.now(),
                 pack=live.pack,
                 memory=live.memory,
+                would_stop=self._proposals.would_stop(trial),
             )
         )
         best = self._proposals.best()
@@ -235,6 +242,8 @@ class Trials:
                 self._proposals.report(trial, row.epoch, row.validation_metric)
                 self.ledger.add_row(replace(row, trial=trial, seconds=0.0, at=self._clock.now()))
         live.best_epoch, live.validation = outcome.best_epoch, outcome.validation
+        if outcome.would_stop is not None:
+            self._proposals.audit(trial, outcome.would_stop)
         if (outcome.error or "").startswith(OUT_OF_MEMORY):
             self._proposals.too_large(trial)
         self._book_end(trial, outcome.state, outcome.train, outcome.weights, outcome.error)

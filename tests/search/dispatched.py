@@ -72,7 +72,13 @@ class Study:
         """What the engine does between the claim and the study's end."""
         claim = claim or self.claim()
         pool.load(self.data)
-        proposals = Proposals(self.spec, self.data.input_shape, "iris", self.store.optuna_trials(self.id))
+        proposals = Proposals(
+            self.spec,
+            self.data.input_shape,
+            "iris",
+            self.store.optuna_trials(self.id),
+            would_stop={trial.number: trial.would_stop for trial in self.trials() if trial.would_stop is not None},
+        )
         dispatcher = Dispatcher(
             claim=claim,
             spec=self.spec,
