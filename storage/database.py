@@ -24,7 +24,7 @@ from neurosweep.errors import BadInputError, DiskFullError, NeurosweepError, Unr
 from storage.secrecy import hide, secrets_in
 
 VERSION_TABLE = "neurosweep_version"
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration in ``storage/migrations/versions``; a test holds it to Alembic's own answer."""
 
 MIGRATION_LOCK = 0x6E65_7572_6F73
@@ -154,7 +154,7 @@ def to_come(moment: sa.ColumnElement[float], clock: sa.ColumnElement[float]) -> 
     What lies further ahead than anybody puts it was written by a clock that has been set back since: with SQLite it is
     the machine's. It counts as past, or nobody would take the study for as long.
     """
-    return sa.and_(moment >= clock, moment <= clock + FURTHEST_AHEAD)
+    return sa.and_(moment > clock, moment <= clock + FURTHEST_AHEAD)
 
 
 def migrate(engine: sa.Engine) -> None:

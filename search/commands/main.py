@@ -15,6 +15,7 @@ from neurosweep.errors import BadInputError, NeurosweepError
 from search.commands import stopping
 from search.commands.describing import describe
 from search.commands.documents import error_document
+from search.commands.explaining import explain
 from search.commands.files import init, submit, validate
 from search.commands.looking import best, cancel, list_studies, status, watch
 from search.commands.moving import export_study, import_study
@@ -69,6 +70,7 @@ for command in (*_WORK, export_study, import_study):
     cli.add_command(command)
 for command in (sync, doctor):
     cli.add_command(command)
+cli.add_command(explain)
 cli.add_command(cli.commands.pop("version"))  # the last of the list
 
 
