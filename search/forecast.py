@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import nnls
 
+from search.audit import AuditedPruner
 from search.packing import Packing
 from search.placement import Node, WorkerShape, fit_workers
 from search.pruner import make_pruner
@@ -293,7 +294,7 @@ class _Play:
         self._packing, self._pace, self._slowdown = packing, pace, slowdown
         self._dataset, self._draws = dataset, draws
         self._random = random.Random(derived_seed(spec.seed, Stream.PREVIEW, number))
-        self._pruner = make_pruner(spec)
+        self._pruner = AuditedPruner(make_pruner(spec), spec.search.audit, spec.seed, {})
         self._trials = min(packing.trials, max(PLAYED, 16 * packing.workers))
         self._begun = self._trained = 0
 
@@ -313,7 +314,7 @@ class _Play:
         going = [trial for trial in pack if not trial.failing]
         for trial in going:
             if trial.epochs == looks[-1]:
-                self._pruner.complete(dict.fromkeys(looks, trial.quality))
+                self._pruner.complete(trial.number, dict.fromkeys(looks, trial.quality))
         going = [trial for trial in going if trial.epochs < looks[-1]]
         ending = self._pruner.judge(
             {trial.number: {look: trial.quality for look in looks if look <= trial.epochs} for trial in going}

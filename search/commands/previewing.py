@@ -104,7 +104,8 @@ def _of_the_time(spec: StudySpec, document: Document) -> Iterator[str]:
         f"with {workers['count']} workers of {each} each; {hours}."
     )
     ends = "budget.minutes ends it. " if document["limited_by_minutes"] else ""
-    target = "It ends sooner where the target is met. " if spec.budget.target is not None else ""
+    early = spec.budget.target is not None or spec.budget.stop_when is not None
+    target = "It ends sooner where budget.target or budget.stop_when says so. " if early else ""
     pruned = f", as the pruner {spec.search.pruner} ends most early" if spec.search.pruner != "none" else ""
     yield (
         f"{ends}{target}Told from {document['measured']} networks that were trained for a moment. A trial gets "
