@@ -60,6 +60,7 @@ class Ledger:
         self._epochs: list[EpochRow] = []
         self._ended: list[EndedTrial] = []
         self._deaths: dict[int, int] = {}
+        self._would_stop: dict[int, int] = {}
         self.outcomes: dict[int, EndedTrial | TrialRecord] = {
             trial.number: trial for trial in known if trial.state is not TrialState.RUNNING
         }
@@ -87,6 +88,9 @@ class Ledger:
     def set_deaths(self, trial: int, count: int) -> None:
         self._deaths[trial] = count
 
+    def set_would_stop(self, trial: int, epoch: int) -> None:
+        self._would_stop[trial] = epoch
+
     def end(self, ended: EndedTrial) -> None:
         self._ended.append(ended)
         self.outcomes[ended.number] = ended
@@ -109,8 +113,9 @@ class Ledger:
             facts=tuple(trial_ended(self._study, trial.number) for trial in self._ended),
             assigned=assigned,
             deaths=dict(self._deaths),
+            would_stop=dict(self._would_stop),
         )
 
     def written(self) -> None:
         """The batch is in the database."""
-        self._proposed, self._epochs, self._ended, self._deaths = [], [], [], {}
+        self._proposed, self._epochs, self._ended, self._deaths, self._would_stop = [], [], [], {}, {}

@@ -60,6 +60,20 @@ class PrunerKind(StrEnum):
     NONE = "none"
 
 
+class StopWhen(StrEnum):
+    NO_GAIN = "no_gain"
+    """Once the trials that are left are not expected to better the best one by more than the noise of its metric."""
+
+
+class Champion(StrEnum):
+    """Which of the best trials wins, once each has been trained again from other seeds."""
+
+    BEST = "best"
+    """The one with the best mean."""
+    SIMPLEST = "simplest"
+    """Of those that can't be told from it, the one with the fewest weights."""
+
+
 METRICS = {
     Task.CLASSIFICATION: (Metric.ERROR, Metric.BALANCED_ERROR, Metric.LOG_LOSS),
     Task.REGRESSION: (Metric.MSE, Metric.MAE),
@@ -96,6 +110,13 @@ def _name(value: object) -> str:
     return text
 
 
+def _label(value: object) -> str:
+    name, at, number = _text(value).partition("@")
+    if not _NAME.fullmatch(name) or (at and not re.fullmatch(r"[1-9]\d{0,8}", number)):
+        raise broken(f"must be a study's name, or name@N for its N-th study, but is {shown(value)}")
+    return name + at + number
+
+
 def _columns(value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise broken(f"must be a list of column names, but is {shown(value)}")
@@ -118,6 +139,12 @@ def _families(value: object) -> tuple[object, ...]:
 
 def _one_or_list(families: tuple[Family, ...]) -> str | list[str]:
     return families[0].value if len(families) == 1 else [family.value for family in families]
+
+
+def _champion(value: object) -> object:
+    if value == "ensemble":
+        raise broken("must be best | simplest: an ensemble of several networks can't be asked for yet")
+    return Names(Champion).check(value)
 
 
 def _optional(check: Callable[[object], object]) -> BeforeValidator:
@@ -245,10 +272,16 @@ class SpaceSpec(_Record):
 
 
 class SearchSpec(_Record):
-    """How the space is searched."""
+    """How the space is searched.
+
+    Attributes:
+        audit: The share of the trials that the pruner would stop that are trained to their end nevertheless, to learn
+            whether stopping is right.
+    """
 
     sampler: Annotated[SamplerKind, BeforeValidator(Names(SamplerKind).check)] = SamplerKind.TPE
     pruner: Annotated[PrunerKind, BeforeValidator(Names(PrunerKind).check)] = PrunerKind.ASHA
+    audit: Annotated[float, BeforeValidator(Real(0, 1).check)] = 0.05
 
 
 class BudgetSpec(_Record):
@@ -259,6 +292,7 @@ class BudgetSpec(_Record):
         minutes: The most minutes of the whole study; None: no limit.
         minutes_per_trial: The most minutes of training that one trial gets; None: no limit.
         target: Stop when the metric on the validation split is at or under this.
+        stop_when: What else ends the study early; None: nothing.
     """
 
     trials: Annotated[int, BeforeValidator(Whole(1, 1_000_000).check)] = 100
@@ -266,6 +300,7 @@ class BudgetSpec(_Record):
     minutes: Annotated[float | None, _optional(Real(0, 10**7, low_open=True).check)] = None
     minutes_per_trial: Annotated[float | None, _optional(Real(0, 10**7, low_open=True).check)] = None
     target: Annotated[float | None, _optional(Real(0).check)] = None
+    stop_when: Annotated[StopWhen | None, _optional(Names(StopWhen).check)] = None
 
 
 class WorkersSpec(_Record):
@@ -290,6 +325,8 @@ class StudySpec(_Record):
         metric: None until the task is known, where the file leaves it out.
         human: A person's value of the metric.
         model: The families of networks to try, in the file's order.
+        start_from: A study in the same database, ``name`` or ``name@N``, whose trials the sampler knows from the start.
+        champion: How the winner is chosen among the best; None: it is the one with the best validation metric.
     """
 
     name: Annotated[str, BeforeValidator(_name)]
@@ -301,7 +338,9 @@ class StudySpec(_Record):
     model: Annotated[tuple[Family, ...], BeforeValidator(_families), PlainSerializer(_one_or_list)] = (Family.MLP,)
     space: Annotated[SpaceSpec, _BLANK_IS_DEFAULT] = Field(default_factory=SpaceSpec)
     search: Annotated[SearchSpec, _BLANK_IS_DEFAULT] = Field(default_factory=SearchSpec)
+    start_from: Annotated[str | None, _optional(_label)] = None
     budget: Annotated[BudgetSpec, _BLANK_IS_DEFAULT] = Field(default_factory=BudgetSpec)
+    champion: Annotated[Champion | None, _optional(_champion)] = None
     workers: Annotated[WorkersSpec, _BLANK_IS_DEFAULT] = Field(default_factory=WorkersSpec)
     _positions: Positions = PrivateAttr(default_factory=Positions)
 
@@ -322,6 +361,13 @@ class StudySpec(_Record):
             remedy = "use odd sizes, such as {low: 3, high: 7, step: 2}, or write padding: valid"
             rule = f"must be odd where padding is same, for the filter to have a middle, but can be {even[0]}: {remedy}"
             raise broken(rule, "space", "filter_size")
+        return self
+
+    @model_validator(mode="after")
+    def _start_from_needs_tpe(self) -> Self:
+        if self.start_from is not None and self.search.sampler is not SamplerKind.TPE:
+            remedy = "write sampler: tpe, or take start_from out"
+            raise broken(f"must go with sampler tpe, the one that can take in what is known: {remedy}", "start_from")
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ than to propose it. `InMemoryStorage.get_trial` hands out the trial itself, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from search.audit import AuditedPruner
 from search.draft import Draft, Parameters
 from search.pruner import make_pruner
 from search.sampler import Stream, derived_seed, make_sampler, quiet_optuna, redrawing
@@ -58,6 +59,11 @@ class Proposals:
         trials: All of its trials so far, in order. Those still running go on behind what they have reported.
         outputs: Of every network; it and `rows`, of the train split, are for the memory that networks take.
         too_large: Numbers of those among `trials` that ran out of memory, as `too_large` was told of them.
+        would_stop: Of those among `trials` that are audited, as `would_stop` said of them.
+
+    Attributes:
+        ended: How many trials have ended.
+        complete: Number and value of those that were trained to their end.
 
     Raises:
         ValueError: `trials` are not numbered 0, 1, 2 and so on.
@@ -73,6 +79,7 @@ class Proposals:
         outputs: int = 1,
         rows: int = 1,
         too_large: Collection[int] = (),
+        would_stop: Mapping[int, int] | None = None,
     ) -> None:
         quiet_optuna()
         self._spec = spec
@@ -83,10 +90,12 @@ class Proposals:
             study_name=label, storage=self._storage, pruner=optuna.pruners.NopPruner(), direction="minimize"
         )
         self._study_id = self._storage.get_study_id_from_name(label)
-        self._pruner = make_pruner(spec)
+        self._pruner = AuditedPruner(make_pruner(spec), spec.search.audit, spec.seed, would_stop or {})
         self._asked = 0
         self._exhausted = False
         self._best: tuple[float, int] | None = None
+        self.ended = 0
+        self.complete: dict[int, float] = {}
         self._recorded: dict[int, dict[str, Any]] = {}
         self._tried: set[frozenset[tuple[str, Any]]] = set()
         self._parameters = Parameters()
@@ -177,6 +186,14 @@ class Proposals:
         `looks`, for all of a pack together."""
         return self._pruner.judge({number: self._frozen(number).intermediate_values for number in numbers})
 
+    def would_stop(self, number: int) -> int | None:
+        """The epoch after which the pruner would have ended a trial, had it not been drawn for the audit."""
+        return self._pruner.would_stop.get(number)
+
+    def audit(self, number: int, would_stop: int) -> None:
+        """Takes in that a trial has the result of one that is audited; to be called before `tell` ends it."""
+        self._pruner.would_stop[number] = would_stop
+
     def tell(self, number: int, state: TrialState, value: float | None = None) -> dict[str, Any]:
         """Ends a trial.
 
@@ -192,8 +209,8 @@ class Proposals:
         if state is TrialState.COMPLETE:
             if value is not None and math.isfinite(value):
                 values = [value]
-                self._keep_best(value, number)
-                self._pruner.complete(frozen.intermediate_values)
+                self._keep_complete(value, number)
+                self._pruner.complete(number, frozen.intermediate_values)
             else:
                 ended = OptunaState.FAIL
         elif state is TrialState.PRUNED and frozen.intermediate_values:
@@ -201,6 +218,7 @@ class Proposals:
             values = None if math.isnan(last) else [last]
         self._study.sampler.after_trial(self._study, frozen, ended, values)
         self._storage.set_trial_state_values(self._id(number), ended, values)
+        self.ended += 1
         recorded = self._recorded.pop(number)
         attrs = _safe(self._frozen(number).system_attrs)
         return {key: value for key, value in attrs.items() if recorded.get(key) != value}
@@ -231,6 +249,7 @@ class Proposals:
         made.system_attrs, made.intermediate_values = attrs, trial.intermediate_values
         made.datetime_start = trial.datetime_start
         if not running:
+            self.ended += 1
             values = None if state is OptunaState.FAIL or value is None else [value]
             self._storage.set_trial_state_values(trial_id, state, values)
             self._storage.get_trial(trial_id).datetime_complete = trial.datetime_complete
@@ -241,7 +260,7 @@ class Proposals:
             if key.startswith(_SEQUENCES):
                 self._storage.set_study_system_attr(self._study_id, key, count)
         if state is OptunaState.COMPLETE and value is not None:
-            self._keep_best(value, trial.number)
+            self._keep_complete(value, trial.number)
 
     def _know(self, trial: FrozenTrial, settings: Settings, *, too_large: bool = False) -> None:
         self._settings[trial.number] = settings
@@ -311,7 +330,8 @@ class Proposals:
             if key.startswith(_SEQUENCES):
                 self._storage.set_trial_system_attr(self._id(number), key, count)
 
-    def _keep_best(self, value: float, number: int) -> None:
+    def _keep_complete(self, value: float, number: int) -> None:
+        self.complete[number] = value
         self._best = min(self._best or (value, number), (value, number))
 
     def _frozen(self, number: int) -> FrozenTrial:

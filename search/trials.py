@@ -84,7 +84,7 @@ class Trials:
 
     # Their beginning
 
-    def begin(self, worker: int, spent: Callable[[], bool]) -> int | None:
+    def begin(self, worker: int, spent: Callable[[int], bool]) -> int | None:
         """A trial that was left unfinished, else a proposal while the budget lasts. One whose network was or is being
         trained already gets the result of that."""
         while (trial := self._next(worker, spent)) is not None:
@@ -97,10 +97,10 @@ class Trials:
                 return trial
         return None
 
-    def _next(self, worker: int, spent: Callable[[], bool]) -> int | None:
+    def _next(self, worker: int, spent: Callable[[int], bool]) -> int | None:
         if self._again:
             return self._take_up(self._again.pop(0), worker)
-        if self.asked >= self._claim.study.trials or self._exhausted or spent():
+        if self.asked >= self._claim.study.trials or self._exhausted or spent(self.asked):
             return None
         proposed = self._proposals.ask()
         if proposed is None:
@@ -140,6 +140,12 @@ class Trials:
     def alive(self, trial: int) -> None:
         """It has come to its segment's end: what a worker died of before was not that."""
         self._set_deaths(trial, 0)
+
+    def note_audit(self, trial: int) -> None:
+        """Where the pruner would have ended what goes on here, that is recorded at once, for whoever takes over."""
+        epoch = self._proposals.would_stop(trial)
+        if epoch == self.live[trial].epochs:
+            self.ledger.set_would_stop(trial, epoch)
 
     def died(self, trial: int) -> int:
         """A worker died while it trained this trial alone; returns how many have."""
@@ -212,6 +218,7 @@ class Trials:
                 ended_at=self._clock.now(),
                 pack=live.pack,
                 memory=live.memory,
+                would_stop=self._proposals.would_stop(trial),
             )
         )
         best = self._proposals.best()
@@ -235,6 +242,8 @@ class Trials:
                 self._proposals.report(trial, row.epoch, row.validation_metric)
                 self.ledger.add_row(replace(row, trial=trial, seconds=0.0, at=self._clock.now()))
         live.best_epoch, live.validation = outcome.best_epoch, outcome.validation
+        if outcome.would_stop is not None:
+            self._proposals.audit(trial, outcome.would_stop)
         if (outcome.error or "").startswith(OUT_OF_MEMORY):
             self._proposals.too_large(trial)
         self._book_end(trial, outcome.state, outcome.train, outcome.weights, outcome.error)

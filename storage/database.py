@@ -24,7 +24,7 @@ from neurosweep.errors import BadInputError, DiskFullError, NeurosweepError, Unr
 from storage.secrecy import hide, secrets_in
 
 VERSION_TABLE = "neurosweep_version"
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration in ``storage/migrations/versions``; a test holds it to Alembic's own answer."""
 
 MIGRATION_LOCK = 0x6E65_7572_6F73

@@ -8,17 +8,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from storage.records import Fact, FactKind, StudyRecord, StudyState, TrialRecord, TrialState
+from storage.records import ExtraRun, Fact, FactKind, StudyRecord, StudyState, TrialRecord, TrialState
 
 
 def study_key(study: StudyRecord) -> str:
     """Key of a study's parent run: that of the fact that says it started."""
-    return f"study-{study.uid}-started"
+    return parent_key(study.uid)
+
+
+def parent_key(uid: str) -> str:
+    return f"study-{uid}-started"
 
 
 def trial_key(study: StudyRecord, number: int) -> str:
     """Key of a trial's child run: that of the fact that says it ended."""
     return f"study-{study.uid}-trial-{number}"
+
+
+def extra_run_key(study: StudyRecord, run: ExtraRun) -> str:
+    """Key of an extra run's child run: that of the fact that says it ended."""
+    amount = f"{run.amount:g}".replace(".", "-")
+    return f"study-{study.uid}-extra-{run.probe}-{run.trial}-{amount}"
 
 
 def champion_key(study: StudyRecord, trial: int) -> str:
@@ -44,14 +54,31 @@ def cancelled(study: StudyRecord, at: datetime) -> Fact:
     return Fact(key=f"study-{study.uid}-cancelled-{int(1000 * at.timestamp())}", kind=FactKind.STUDY_ENDED)
 
 
-def all_of(study: StudyRecord, trials: Sequence[TrialRecord], *, ended: bool) -> list[Fact]:
-    """Everything that MLflow is to know of a study.
+def extra_run_ended(study: StudyRecord, run: ExtraRun) -> Fact:
+    return Fact(key=extra_run_key(study, run), kind=FactKind.EXTRA_RUN_ENDED, trial=run.trial)
+
+
+def page_written(study: StudyRecord, name: str, at: datetime) -> Fact:
+    """A page in the study's folder, under a key of its own each time: it may have changed."""
+    return Fact(key=f"study-{study.uid}-page-{name}-{int(1000 * at.timestamp())}", kind=FactKind.PAGE_WRITTEN)
+
+
+def page_of(key: str) -> str:
+    """The name of the page that a fact of this key tells of."""
+    return key.split("-page-", 1)[1].rpartition("-")[0]
+
+
+def all_of(
+    study: StudyRecord, trials: Sequence[TrialRecord], extra_runs: Sequence[ExtraRun], *, ended: bool
+) -> list[Fact]:
+    """Everything that MLflow is to know of a study, but for its pages, of which their facts alone know.
 
     Args:
         ended: A fact that tells its end is there already, under the key of a claim.
     """
     told = [started(study)] if study.split_hash is not None else []
     told += [trial_ended(study, trial.number) for trial in trials if trial.state is not TrialState.RUNNING]
+    told += [extra_run_ended(study, run) for run in extra_runs]
     is_over = study.started_at is not None and study.state not in (StudyState.QUEUED, StudyState.RUNNING)
     if is_over and not ended:
         told.append(Fact(key=f"study-{study.uid}-ended-again", kind=FactKind.STUDY_ENDED))

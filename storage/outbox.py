@@ -12,10 +12,14 @@ from neurosweep.errors import LeaseLostError
 from storage.database import now, to_come
 from storage.inserting import insert_or_update
 from storage.queue import by_id
-from storage.records import Behind, Fact, FactKind, MlflowRun, OutboxClaim
+from storage.records import OF_PARENT, Behind, Fact, FactKind, MlflowRun, OutboxClaim
 from storage.schema import mlflow_run, outbox, study
 
 _earlier = outbox.alias("earlier")
+
+
+def _of_parent(facts: sa.FromClause) -> sa.ColumnElement[bool]:
+    return facts.c.kind.in_(OF_PARENT)
 
 
 def _due(clock: Any) -> sa.ColumnElement[bool]:
@@ -23,12 +27,12 @@ def _due(clock: Any) -> sa.ColumnElement[bool]:
     held_up = sa.exists().where(
         _earlier.c.study_id == outbox.c.study_id,
         _earlier.c.id < outbox.c.id,
-        _earlier.c.trial.is_(None),
+        _of_parent(_earlier),
         ~_earlier.c.published,
         ~_earlier.c.set_aside,
         to_come(_earlier.c.not_before, clock),
     )
-    waits = sa.and_(outbox.c.trial.is_(None), held_up)
+    waits = sa.and_(_of_parent(outbox), held_up)
     return sa.and_(~outbox.c.published, ~outbox.c.set_aside, sa.not_(to_come(outbox.c.not_before, clock)), ~waits)
 
 

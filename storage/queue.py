@@ -37,6 +37,9 @@ _COLUMNS = [
         "uid",
         "worked",
         "notice",
+        "tree",
+        "round",
+        "sealed",
     )
 ]
 
@@ -74,15 +77,19 @@ def submit(connection: sa.Connection, new: NewStudy, at: datetime, again: bool =
             return to_record(row)
     for _ in range(NUMBER_ATTEMPTS):
         newest = connection.scalar(sa.select(sa.func.max(study.c.number)).where(study.c.name == new.name))
+        uid = uuid.uuid4().hex[:12]
         values = {
             "name": new.name,
             "number": (newest or 0) + 1,
-            "uid": uuid.uuid4().hex[:12],
+            "uid": uid,
             "spec": new.spec,
             "text": new.text,
             "trials": new.trials,
             "state": StudyState.QUEUED,
             "created_at": at,
+            "tree": uid if new.round == 1 else new.tree,
+            "round": new.round,
+            "sealed": new.sealed,
         }
         try:
             with connection.begin_nested():

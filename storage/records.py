@@ -35,6 +35,12 @@ class FactKind(StrEnum):
     STUDY_STARTED = "study_started"
     TRIAL_ENDED = "trial_ended"
     STUDY_ENDED = "study_ended"
+    EXTRA_RUN_ENDED = "extra_run_ended"
+    PAGE_WRITTEN = "page_written"
+
+
+OF_PARENT = (FactKind.STUDY_STARTED, FactKind.STUDY_ENDED)
+"""Facts that say how far a study is: its parent run is told them in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +51,16 @@ class NewStudy:
         spec: The study file with every default filled in, as plain JSON values.
         text: The study file as its user wrote it.
         trials: How many trials are asked for.
+        tree, round, sealed: As in `StudyRecord`; the first round of a tree names no tree, as its uid is not known yet.
     """
 
     name: str
     spec: dict[str, Any]
     text: str
     trials: int
+    tree: str | None = None
+    round: int | None = None
+    sealed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +71,9 @@ class StudyRecord:
         uid: Its name among all databases, ``[0-9a-f]``: MLflow's tags and the study's folder bear it.
         worked: Seconds that earlier claims have worked on it.
         notice: Why it stands still, while it does.
+        tree: The uid of the first study of the rounds that it is one of; its own for that first one. None: no rounds.
+        round: Which of them it is, from 1.
+        sealed: Its test split stays shut when it ends.
     """
 
     id: int
@@ -80,6 +93,9 @@ class StudyRecord:
     uid: str
     worked: float = 0.0
     notice: str | None = None
+    tree: str | None = None
+    round: int | None = None
+    sealed: bool = False
 
     @property
     def label(self) -> str:
@@ -172,6 +188,7 @@ class EndedTrial:
         validation: The best epoch's metric on the validation split.
         pack: The lowest number among the trials that it was last trained together with; None where it never was.
         memory: The most that its worker held while training it, in bytes; None where that is not known.
+        would_stop: The epoch after which the pruner would have ended it, had it not been trained on as an audit.
     """
 
     number: int
@@ -189,11 +206,13 @@ class EndedTrial:
     ended_at: datetime
     pack: int | None = None
     memory: int | None = None
+    would_stop: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """One trial as it stands; `pack` and `memory` as in `EndedTrial`, `deaths` the workers that died of it."""
+    """One trial as it stands; `pack`, `memory` and `would_stop` as in `EndedTrial`, `deaths` the workers that died of
+    it."""
 
     number: int
     state: TrialState
@@ -213,6 +232,7 @@ class TrialRecord:
     pack: int | None = None
     deaths: int = 0
     memory: int | None = None
+    would_stop: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +241,7 @@ class Fact:
 
     Attributes:
         key: Unique; of ``[a-z0-9-]`` only, such as ``study-12-trial-7``.
-        trial: The trial's number, for `FactKind.TRIAL_ENDED`.
+        trial: The trial's number, for `FactKind.TRIAL_ENDED`, and that of the trial that an extra run began with.
         attempts: How often MLflow has refused it.
     """
 
@@ -257,6 +277,7 @@ class Batch:
     Attributes:
         assigned: Worker name for each running trial that was just sent to one.
         deaths: How many workers have died of each trial that one has just died of.
+        would_stop: For each trial that goes on as an audit from here, the epoch after which it would have ended.
     """
 
     proposed: tuple[ProposedTrial, ...] = ()
@@ -265,6 +286,7 @@ class Batch:
     facts: tuple[Fact, ...] = ()
     assigned: dict[int, str] = field(default_factory=dict)
     deaths: dict[int, int] = field(default_factory=dict)
+    would_stop: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +330,8 @@ class ExtraRun:
         train: The metric of the best epoch's network on the rows that it was trained on; None where it failed.
         validation: The metric of the best epoch's network on the validation split; None where it failed.
         rows: Train rows that it saw.
-        curve: Validation metric after each epoch.
+        curve: Validation metric after each epoch; NaN where it was not finite.
+        at: When it ended, in UTC; where it is None, the moment when it is recorded.
     """
 
     probe: Probe
@@ -324,6 +347,18 @@ class ExtraRun:
     weights: int
     curve: tuple[float, ...] = ()
     error: str | None = None
+    at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """Such as ``seed 3 of trial 57``."""
+        what = {
+            Probe.ROWS: f"{100 * self.amount:g} % of the rows",
+            Probe.NEURONS: f"{self.amount:g} times the neurons",
+            Probe.EPOCHS: f"{self.amount:g} times the epochs",
+            Probe.SEED: f"seed {self.amount:g}",
+        }
+        return f"{what[self.probe]} of trial {self.trial}"
 
 
 @dataclass(frozen=True, kw_only=True)

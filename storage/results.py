@@ -22,6 +22,7 @@ def write(connection: sa.Connection, study_id: int, batch: Batch) -> None:
     new = {proposed.number for proposed in batch.proposed}
     _assign(connection, study_id, {number: by for number, by in batch.assigned.items() if number not in new})
     _die(connection, study_id, batch.deaths)
+    _audit(connection, study_id, batch.would_stop)
     _end(connection, study_id, batch.ended)
     add_facts(connection, study_id, batch.facts)
 
@@ -57,10 +58,10 @@ def _report(connection: sa.Connection, study_id: int, epochs: Sequence[EpochRow]
             "study_id": study_id,
             "trial": row.trial,
             "epoch": row.epoch,
-            "train_loss": _finite(row.train_loss),
-            "train_metric": _finite(row.train_metric),
-            "validation_loss": _finite(row.validation_loss),
-            "validation_metric": _finite(row.validation_metric),
+            "train_loss": finite(row.train_loss),
+            "train_metric": finite(row.train_metric),
+            "validation_loss": finite(row.validation_loss),
+            "validation_metric": finite(row.validation_metric),
             "seconds": row.seconds,
             "at": row.at,
         }
@@ -88,6 +89,11 @@ def _die(connection: sa.Connection, study_id: int, deaths: dict[int, int]) -> No
     _update(connection, study_id, sa.update(trial).values(deaths=sa.bindparam("count")), rows)
 
 
+def _audit(connection: sa.Connection, study_id: int, would_stop: dict[int, int]) -> None:
+    rows = [{"n": number, "stop": epoch_} for number, epoch_ in would_stop.items()]
+    _update(connection, study_id, sa.update(trial).values(would_stop=sa.bindparam("stop")), rows)
+
+
 def _end(connection: sa.Connection, study_id: int, trials: Sequence[EndedTrial]) -> None:
     names = (
         "state",
@@ -102,13 +108,14 @@ def _end(connection: sa.Connection, study_id: int, trials: Sequence[EndedTrial])
         "ended_at",
         "pack",
         "memory",
+        "would_stop",
     )
     rows = [
         {
             "n": ended.number,
             "new_state": ended.state,
-            "new_train": _finite(ended.train),
-            "new_validation": _finite(ended.validation),
+            "new_train": finite(ended.train),
+            "new_validation": finite(ended.validation),
             "new_epochs": ended.epochs,
             "new_best_epoch": ended.best_epoch,
             "new_seconds": ended.seconds,
@@ -118,6 +125,7 @@ def _end(connection: sa.Connection, study_id: int, trials: Sequence[EndedTrial])
             "new_ended_at": ended.ended_at,
             "new_pack": ended.pack,
             "new_memory": ended.memory,
+            "new_would_stop": ended.would_stop,
         }
         for ended in trials
     ]
@@ -149,6 +157,7 @@ def failing_of_running(connection: sa.Connection, study: StudyRecord, reason: st
             worker=row.worker or "",
             error=reason,
             ended_at=at,
+            would_stop=row.would_stop,
         )
         for row in connection.execute(sa.select(trial).where(running).order_by(trial.c.number))
     ]
@@ -163,7 +172,8 @@ def _update(connection: sa.Connection, study_id: int, statement: sa.Update, rows
         connection.execute(statement.where(here), rows)
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
+    """The figure as a column holds it."""
     return value if value is not None and math.isfinite(value) else None
 
 

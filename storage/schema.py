@@ -28,7 +28,7 @@ from sqlalchemy import (
     text,
 )
 
-from storage.records import FactKind, StudyState, TrialState
+from storage.records import FactKind, Probe, StudyState, TrialState
 
 metadata = MetaData(
     naming_convention={
@@ -69,7 +69,7 @@ class Words(TypeDecorator[str]):
         )
 
 
-def _one_of(column: str, words: type[StudyState] | type[TrialState] | type[FactKind]) -> CheckConstraint:
+def _one_of(column: str, words: type[StudyState] | type[TrialState] | type[FactKind] | type[Probe]) -> CheckConstraint:
     listed = ", ".join(f"'{word.value}'" for word in words)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
@@ -108,6 +108,9 @@ study = Table(
     Column("publisher", String(255)),
     Column("publisher_token", Integer, nullable=False, server_default=text("0")),
     Column("published_until", Double, comment="end of the publisher's lease"),
+    Column("tree", String(32), comment="uid of the first study of its tree of rounds"),
+    Column("round", Integer, comment="which round of the tree it is, from 1"),
+    Column("sealed", Boolean, nullable=False, server_default=false(), comment="its test split stays shut at its end"),
     UniqueConstraint("name", "number"),
     Index(None, "uid", unique=True),
     _one_of("state", StudyState),
@@ -137,6 +140,7 @@ trial = Table(
     Column("pack", Integer, comment="the lowest number among those of its last pack"),
     Column("deaths", Integer, nullable=False, server_default=text("0"), comment="workers that died of it"),
     Column("memory", BigInteger, comment="the most that its worker held, in bytes"),
+    Column("would_stop", Integer, comment="the epoch after which the pruner would have ended it: an audit"),
     _one_of("state", TrialState),
 )
 
@@ -185,4 +189,35 @@ mlflow_run = Table(
     Column("study_id", ForeignKey("neurosweep_study.id", ondelete="CASCADE"), primary_key=True),
     Column("experiment_id", String(64), nullable=False),
     Column("run_id", String(64), nullable=False, comment="the study's parent run"),
+)
+
+extra_run = Table(
+    "neurosweep_extra_run",
+    metadata,
+    Column("study_id", ForeignKey("neurosweep_study.id", ondelete="CASCADE"), primary_key=True),
+    Column("probe", String(16), primary_key=True),
+    Column("trial", Integer, primary_key=True, comment="whose settings it began with"),
+    Column("amount", Double, primary_key=True, comment="a share, a factor, or the number of a seed"),
+    Column("settings", JSON, nullable=False),
+    Column("seed", String(20), nullable=False, comment="decimal, as a trial's"),
+    # A figure that is not finite is NULL, in the curve null.
+    Column("train", Double),
+    Column("validation", Double),
+    Column("rows", Integer, nullable=False, comment="train rows that it saw"),
+    Column("epochs", Integer, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("weights", BigInteger, nullable=False),
+    Column("curve", JSON, nullable=False, comment="validation metric after each epoch"),
+    Column("error", Words),
+    Column("at", Moment, nullable=False, comment="when it ended"),
+    _one_of("probe", Probe),
+)
+
+opening = Table(
+    "neurosweep_opening",
+    metadata,
+    Column("study_id", ForeignKey("neurosweep_study.id", ondelete="CASCADE"), primary_key=True),
+    Column("at", Moment, primary_key=True),
+    Column("trial", Integer),
+    Column("reason", Words, nullable=False),
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import sqlalchemy as sa
 
 from neurosweep.failpoints import reach
-from storage import facts, outbox, queue, repairs, results
+from storage import facts, insight, outbox, queue, repairs, results
 from storage.database import migrate, open_engine, transaction_retry, translated
 from storage.records import (
     AbandonedStudy,
@@ -19,9 +19,11 @@ from storage.records import (
     Behind,
     Claim,
     EpochRow,
+    ExtraRun,
     Fact,
     MlflowRun,
     NewStudy,
+    Opening,
     OutboxClaim,
     StudyRecord,
     StudyState,
@@ -251,6 +253,40 @@ class Store:
         label = self.study(study_id).label
         return self._read(lambda connection: load_trials(connection, study_id, label))
 
+    # Beside the search
+
+    def record_extra_runs(self, study_id: int, runs: Sequence[ExtraRun]) -> None:
+        """Adds extra runs, and the facts that say so. One of a probe, trial and amount that are there already is left
+        out."""
+        at = datetime.now(UTC)
+        self._write(lambda connection: insight.add_extra_runs(connection, study_id, runs, at))
+
+    def extra_runs(self, study_id: int) -> list[ExtraRun]:
+        """A study's extra runs in the order in which they ended."""
+        return self._read(lambda connection: insight.extra_runs(connection, study_id))
+
+    def record_opening(self, study_id: int, trial: int | None, reason: str) -> None:
+        """Adds a look at the test split; to be called before it."""
+        look = Opening(at=datetime.now(UTC), trial=trial, reason=reason)
+        self._write(lambda connection: insight.add_opening(connection, study_id, look))
+
+    def openings(self, study_id: int) -> list[Opening]:
+        """Every look at a study's test split, the first one first."""
+        return self._read(lambda connection: insight.openings(connection, study_id))
+
+    def record_verdict(self, study_id: int, verdict: str) -> None:
+        """Adds the verdict to the result of a study that has one. MLflow hears of it with the next page."""
+        self._write(lambda connection: insight.set_verdict(connection, study_id, verdict))
+
+    def publish_page(self, study_id: int, name: str) -> None:
+        """Has MLflow told that ``pages/NAME.html`` in the study's folder was written, once more where it was before.
+
+        Args:
+            name: Of ``[a-z0-9-]`` only.
+        """
+        at = datetime.now(UTC)
+        self._write(lambda connection: insight.add_page(connection, study_id, name, at))
+
     # The outbox, for the publisher
 
     def claim_outbox(self, publisher: str, lease_seconds: float) -> OutboxClaim | None:
@@ -290,11 +326,13 @@ class Store:
         return self._read(lambda connection: outbox.behind(connection, study_id))
 
     def tell_again(self, study_id: int) -> int:
-        """Makes every fact of a study due once more: its start, each ended trial, its end. Returns how many."""
+        """Makes every fact of a study due once more: its start, each ended trial and extra run, its end, its pages.
+        Returns how many."""
 
         def write(connection: sa.Connection) -> int:
             study, trials = queue.by_id(connection, study_id), results.trials(connection, study_id, None)
-            known = facts.all_of(study, trials, ended=outbox.tells_end(connection, study_id))
+            extra_runs = insight.extra_runs(connection, study_id)
+            known = facts.all_of(study, trials, extra_runs, ended=outbox.tells_end(connection, study_id))
             results.add_facts(connection, study_id, known)
             return outbox.tell_again(connection, study_id)
 

@@ -6,6 +6,7 @@ What belongs to whoever works on it or publishes it (lease, tokens, MLflow's ids
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,13 +21,22 @@ from sqlalchemy.exc import IntegrityError
 from neurosweep import __version__
 from neurosweep.errors import BadInputError, NeurosweepError
 from neurosweep.failpoints import reach
-from storage import facts, queue, results
+from storage import facts, insight, queue, results
 from storage.database import HEAD
 from storage.inserting import insert_absent
 from storage.optuna_tables import OptunaStudy, check_param, stored_attrs, stored_trials
-from storage.records import StudyRecord, StudyState, TrialState
-from storage.schema import epoch, study, trial
-from storage.transfer_lines import EpochLine, Head, OptunaTrialLine, StudyLine, TrialLine, Version
+from storage.records import ExtraRun, Opening, StudyRecord, StudyState, TrialState
+from storage.schema import epoch, extra_run, opening, study, trial
+from storage.transfer_lines import (
+    EpochLine,
+    ExtraRunLine,
+    Head,
+    OpeningLine,
+    OptunaTrialLine,
+    StudyLine,
+    TrialLine,
+    Version,
+)
 
 FORMAT = 1
 
@@ -75,8 +85,18 @@ class Snapshot:
             "exported_at": datetime.now(UTC),
             "study": dict(row._mapping),
             "optuna": stored_attrs(self._connection, self._id, self.study().label),
+            "extra_runs": self._rows(extra_run, ExtraRunLine, extra_run.c.at),
+            "openings": self._rows(opening, OpeningLine, opening.c.at),
+            "pages": [facts.page_of(key) for key in insight.page_keys(self._connection, self._id)],
         }
         return to_json(head, inf_nan_mode="null", indent=1)
+
+    def _rows(
+        self, table: sa.Table, line: type[ExtraRunLine] | type[OpeningLine], order: sa.Column[Any]
+    ) -> list[dict[str, Any]]:
+        columns = [table.c[name] for name in line.model_fields]
+        query = sa.select(*columns).where(table.c.study_id == self._id).order_by(order)
+        return [dict(row._mapping) for row in self._connection.execute(query)]
 
     def trials(self) -> Iterator[bytes]:
         """A line for each trial, by number."""
@@ -160,6 +180,7 @@ def take_in(connection: sa.Connection, parcel: Parcel, place: Callable[[], None]
         results.add_facts(connection, record.id, [facts.started(record)])
     count = _insert_trials(connection, record, parcel)
     _insert_epochs(connection, record, parcel, count)
+    _insert_beside(connection, record, parcel.head, count)
     if record.state in _OVER and record.started_at is not None:
         results.add_facts(connection, record.id, [facts.ended(record, token=0)])  # claims count from 1
     place()
@@ -264,6 +285,31 @@ def _insert_epochs(connection: sa.Connection, record: StudyRecord, parcel: Parce
         rows = [{"study_id": record.id, **line.__dict__} for line in lines]
         insert_absent(connection, epoch, rows, ("study_id", "trial", "epoch"))
         reach("import_epochs")
+
+
+def _insert_beside(connection: sa.Connection, record: StudyRecord, head: Head, trials: int) -> None:
+    """What is remembered beside the search."""
+    named = [line.trial for line in head.extra_runs]
+    named += [line.trial for line in head.openings if line.trial is not None]
+    if named and max(named) >= trials:
+        raise BadInputError(f"An extra run or a look at the test split is of trial {max(named)}, which is not there.")
+    runs = [
+        ExtraRun(
+            **{
+                **line.__dict__,
+                "seed": int(line.seed),
+                "curve": tuple(math.nan if value is None else value for value in line.curve),
+            }
+        )
+        for line in head.extra_runs
+    ]
+    if len({(run.probe, run.trial, run.amount) for run in runs}) < len(runs):
+        raise BadInputError("An extra run is there twice.")
+    insight.add_extra_runs(connection, record.id, runs, head.exported_at)
+    for line in head.openings:
+        insight.add_opening(connection, record.id, Opening(at=line.at, trial=line.trial, reason=line.reason))
+    for name in head.pages:
+        insight.add_page(connection, record.id, name, head.exported_at)
 
 
 def _parsed(name: str, line: type[L], texts: Iterable[bytes]) -> Iterator[L]:

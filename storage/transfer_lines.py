@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, NaiveDatetime
 
-from storage.records import StudyState, TrialState
+from storage.records import Probe, StudyState, TrialState
 
 MOST_DEPTH = 50
 
@@ -103,8 +103,8 @@ class _Best(BaseModel):
     params: dict[str, Scalar]
     train: float | None
     validation: float
-    test: float
-    test_interval: tuple[float, float]
+    test: float | None
+    test_interval: tuple[float, float] | None
     epochs: Count
     best_epoch: Count | None = None
     weights: Large
@@ -158,6 +158,10 @@ class StudyLine(_Line):
     result: Annotated[dict[str, Any], AfterValidator(_a_result)] | None
     split_hash: Annotated[str, Field(max_length=64), AfterValidator(_storable_text)] | None
     worked: Seconds
+    # What schema 0003 did not have.
+    tree: Uid | None = None
+    round: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    sealed: bool = False
 
 
 class OptunaAttrs(_Line):
@@ -167,12 +171,37 @@ class OptunaAttrs(_Line):
     user: Attrs
 
 
+class ExtraRunLine(_Line):
+    probe: Probe
+    trial: Count
+    amount: Annotated[float, Field(ge=1e-4, le=1e5)]
+    settings: PlainObject
+    seed: Seed
+    train: float | None
+    validation: float | None
+    rows: Count
+    epochs: Count
+    seconds: Seconds
+    weights: Large
+    curve: list[float | None]
+    error: Text | None
+    at: Moment
+
+
+class OpeningLine(_Line):
+    at: Moment
+    trial: Count | None
+    reason: Text
+
+
 class Head(_Line):
     """The file ``study.json``.
 
     Attributes:
         format: Grows when a reader of the old one would misread the new one.
         optuna: None where Optuna has no study yet.
+        extra_runs, openings: Few enough to stand here.
+        pages: Names of those that MLflow is told of.
     """
 
     format: Annotated[int, Field(ge=1)]
@@ -181,6 +210,9 @@ class Head(_Line):
     exported_at: Moment
     study: StudyLine
     optuna: OptunaAttrs | None
+    extra_runs: list[ExtraRunLine] = []
+    openings: list[OpeningLine] = []
+    pages: list[Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}\Z")]] = []
 
 
 class Version(BaseModel):
@@ -210,6 +242,7 @@ class TrialLine(_Line):
     pack: Count | None
     deaths: Count
     memory: Large | None
+    would_stop: Count | None = None
 
 
 class EpochLine(_Line):

@@ -13,7 +13,7 @@ from neurosweep.errors import BadInputError
 from search.explain.columns import Array, Ask, Dependence, Importance, dependence, grid, permutation_importances
 from search.explain.image_data import CHECKED, MOST_CELLS, PAGE_BYTES, network_data
 from search.pages.shell import render
-from search.worth import measure, row_losses
+from search.insight.levels import measure, row_losses
 from trainer.data.columns import Column, ColumnKind
 from trainer.data.dataset import Dataset, Task
 from trainer.settings import Settings

@@ -13,7 +13,7 @@ import pytest
 
 from neurosweep.errors import StudyFileError
 from search.dimensions import Choice, Fixed, Range
-from search.spec import PrunerKind, SamplerKind, StudySpec, data_request
+from search.spec import Champion, PrunerKind, SamplerKind, StopWhen, StudySpec, data_request
 from search.study_file import check_against_data, parse_study, read_study
 from trainer.data.dataset import Dataset, Preprocessing, Split, Task
 from trainer.settings import Family
@@ -56,11 +56,14 @@ space:
 search:
   sampler: tpe
   pruner: asha
+  audit: 0.05
 budget:
   trials: 100
   epochs: 30
   minutes: 60
   target: 0.02
+  stop_when: no_gain
+champion: simplest
 workers:
   count: auto
   cpus: 1
@@ -82,6 +85,7 @@ class TestDefaults:
         assert spec.model == (Family.MLP,)
         assert spec.data.split.fractions == (0.7, 0.15, 0.15)
         assert (spec.search.sampler, spec.search.pruner) == (SamplerKind.TPE, PrunerKind.ASHA)
+        assert (spec.search.audit, spec.budget.stop_when, spec.champion) == (0.05, None, None)
         assert (spec.budget.trials, spec.budget.epochs, spec.budget.minutes, spec.budget.target) == (
             100,
             30,
@@ -103,6 +107,8 @@ class TestDefaults:
         assert (spec.seed, spec.metric, spec.human) == (7, Metric.BALANCED_ERROR, 0.01)
         assert (spec.data.target, spec.data.features, spec.data.group) == ("label", ("a", "b"), "patient")
         assert (spec.data.max_rows, spec.budget.minutes, spec.budget.target) == (10_000, 60.0, 0.02)
+        assert (spec.search.audit, spec.budget.stop_when) == (0.05, StopWhen.NO_GAIN)
+        assert spec.champion is Champion.SIMPLEST
 
     def test_the_mapping_has_the_files_keys_in_the_files_order(self) -> None:
         mapping = parse_study(FULL).to_mapping()
@@ -165,7 +171,10 @@ MISTAKES = [
     ("learning_rate", "learning_rate: 0.1", 3, "belongs under space"),
     ("space.epochs", "space: {epochs: 3}", 3, "belongs under budget"),
     ("budget.seed", "budget: {seed: 3}", 3, "belongs at the top"),
-    ("champion", "champion: best", 3, "unknown key 'champion'"),
+    ("priority", "priority: 3", 3, "unknown key 'priority'"),
+    ("champion", "champion: simple", 3, "did you mean 'simplest'"),
+    ("champion", "champion: ensemble", 3, "can't be asked for yet"),
+    ("search.champion", "search: {champion: best}", 3, "belongs at the top"),
     ("seed", "seed: -1", 3, "from 0 to 4,294,967,295, but is -1"),
     ("seed", "seed: true", 3, "whole number from 0 to 4,294,967,295, but is true"),
     ("seed", "seed: '5'", 3, "without quotes"),
@@ -214,6 +223,11 @@ MISTAKES = [
     ("space.filter_size", "model: cnn\nspace:\n  filter_size: {low: 3, high: 5}", 5, "can be 4"),
     ("search.sampler", "search: {sampler: tpi}", 3, "did you mean 'tpe'"),
     ("search.pruner", "search:\n  pruner: off", 4, "asha | hyperband | median | none"),
+    ("search.audit", "search: {audit: 5}", 3, "at least 0 and at most 1, but is 5"),
+    ("search.adit", "search: {adit: 0.1}", 3, "did you mean 'audit'"),
+    ("audit", "audit: 0.1", 3, "belongs under search"),
+    ("budget.stop_when", "budget: {stop_when: nogain}", 3, "did you mean 'no_gain'"),
+    ("budget.stop_when", "budget: {stop_when: true}", 3, "must be no_gain, but is true"),
     ("budget.trials", "budget: {trials: 0}", 3, "from 1 to 1,000,000, but is 0"),
     ("budget.epochs", "budget: {epochs: 1.5}", 3, "whole number"),
     ("budget.minutes", "budget: {minutes: 0}", 3, "over 0"),

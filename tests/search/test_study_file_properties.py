@@ -115,12 +115,18 @@ def studies(draw: st.DrawFn) -> dict[str, Any]:
                     optional={
                         "sampler": st.sampled_from([kind.value for kind in SamplerKind]),
                         "pruner": st.sampled_from([kind.value for kind in PrunerKind]),
+                        "audit": st.floats(0, 1),
                     },
                 ),
                 "budget": st.fixed_dictionaries(
                     {"trials": st.integers(1, 1_000_000), "epochs": st.integers(1, 1_000_000)},
-                    optional={"minutes": st.floats(1e-3, 1e6), "target": st.floats(0, 1)},
+                    optional={
+                        "minutes": st.floats(1e-3, 1e6),
+                        "target": st.floats(0, 1),
+                        "stop_when": st.sampled_from([None, "no_gain"]),
+                    },
                 ),
+                "champion": st.sampled_from([None, "best", "simplest"]),
                 "workers": st.fixed_dictionaries(
                     {},
                     optional={

@@ -28,17 +28,32 @@ def test_it_shows_every_key_and_comments_out_what_has_no_default() -> None:
     full = StudySpec.from_mapping({"name": "digits", "data": {"source": "digits"}, "model": ["mlp", "cnn"]})
     assert read_yaml(text, "study.yaml").value == full.to_mapping()
     comments = {line.strip().lstrip("# ").partition(":")[0] for line in text.splitlines() if "# " in line}
-    assert {"target", "features", "group", "max_rows", "task", "metric", "human", "minutes"} <= comments
+    assert {
+        "target",
+        "features",
+        "group",
+        "max_rows",
+        "task",
+        "metric",
+        "human",
+        "minutes",
+        "stop_when",
+        "champion",
+    } <= comments
+
+
+LATER = ("stop_when: no_gain", "champion: simplest")
 
 
 def test_the_commented_lines_are_right_too() -> None:
     text = template("digits", None, None)
-    for line in ("task: classification", "metric: error", "human: 0.01", "max_rows: 10000", "minutes: 60"):
+    for line in ("task: classification", "metric: error", "human: 0.01", "max_rows: 10000", "minutes: 60", *LATER):
         assert text.count(f"# {line}\n") == 1
         text = text.replace(f"# {line}\n", f"{line}\n")
     spec = parse_study(text)
     assert (spec.task, spec.metric, spec.human) == ("classification", "error", 0.01)
     assert (spec.data.max_rows, spec.budget.minutes) == (10_000, 60)
+    assert (spec.budget.stop_when, spec.champion) == ("no_gain", "simplest")
 
 
 def test_images_get_both_families_and_tables_an_mlp(tmp_path: Path) -> None:

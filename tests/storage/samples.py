@@ -12,7 +12,7 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from storage.records import EndedTrial, EpochRow, NewStudy, OptunaParam, ProposedTrial, TrialState
+from storage.records import EndedTrial, EpochRow, ExtraRun, NewStudy, OptunaParam, Probe, ProposedTrial, TrialState
 
 WHEN = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 
@@ -82,4 +82,21 @@ def ended(
         error=error,
         attrs={"completed_rung_0": 0.5},
         ended_at=WHEN,
+    )
+
+
+def extra_run(probe: Probe, amount: float, trial: int = 0) -> ExtraRun:
+    return ExtraRun(
+        probe=probe,
+        trial=trial,
+        amount=amount,
+        settings={"family": "mlp", "neurons": [3, 4], "convolutions": []},
+        seed=5,
+        train=0.25,
+        validation=0.5,
+        rows=100,
+        epochs=2,
+        seconds=1.5,
+        weights=123,
+        curve=(0.75, 0.5),
     )

@@ -139,10 +139,37 @@ def test_the_studies_of_an_older_program_come_along(database_url: str) -> None:
             {"moment": moment},
         )
 
+        connection.execute(
+            sa.text(
+                "INSERT INTO neurosweep_outbox (study_id, key, kind) VALUES (7, 'study-7-started', 'study_started')"
+            )
+        )
+
     store = Store.open(database_url)
     study = store.find("old")
+    assert store.pending_facts(7) == 1
+    assert (study.tree, study.round, study.sealed) == (None, None, False)
     assert (study.id, study.uid, study.worked, study.notice) == (7, "7", 0.0, None)  # its runs' keys in MLflow stay
     (trial,) = store.trials(7)
-    assert (trial.seed, trial.deaths, trial.memory, trial.pack) == (5, 0, None, None)
+    assert (trial.seed, trial.deaths, trial.memory, trial.pack, trial.would_stop) == (5, 0, None, None, None)
     assert store.claim("d", study_id=7) is None  # it is stopped, and waits for its user
     assert store.requeue(7).state == "queued"
+    _check_rules(engine)
+
+
+def _check_rules(engine: sa.Engine) -> None:
+    """What the migrations must keep, and comparing tables does not show."""
+    fact = "INSERT INTO neurosweep_outbox (study_id, key, kind) VALUES (7, 'x', :kind)"
+    with engine.connect() as connection:
+        for kind in ("nonsense", "study started"):
+            with pytest.raises(sa.exc.IntegrityError), connection.begin_nested():
+                connection.execute(sa.text(fact), {"kind": kind})
+        indexes = {index["name"]: index for index in sa.inspect(connection).get_indexes("neurosweep_outbox")}
+        index = indexes["ix_neurosweep_outbox_pending"]
+        assert index["column_names"] == ["study_id", "id"]
+        assert any(str(name).endswith("_where") for name in index["dialect_options"])
+    with engine.begin() as connection:
+        connection.execute(sa.text(fact), {"kind": "page_written"})
+        connection.execute(sa.text("DELETE FROM neurosweep_study WHERE id = 7"))
+        for table in ("trial", "outbox"):  # they go with their study
+            assert connection.scalar(sa.text(f"SELECT count(*) FROM neurosweep_{table}")) == 0

@@ -17,15 +17,16 @@ import sqlalchemy as sa
 from mlflow import MlflowClient
 
 from neurosweep.errors import BadInputError
+from storage import schema
 from storage.database import open_engine
 from storage.publisher import Publisher
-from storage.records import Batch, Claim, FactKind, StudyRecord, StudyState, TrialState
+from storage.records import Batch, Claim, FactKind, Probe, StudyRecord, StudyState, TrialState
 from storage.schema import epoch, outbox, study, trial
 from storage.store import Store
 from storage.transfer import LEFT_BEHIND, Parcel, Snapshot, read_head, take_in
-from storage.transfer_lines import EpochLine, StudyLine, TrialLine
+from storage.transfer_lines import EpochLine, ExtraRunLine, OpeningLine, StudyLine, TrialLine
 from tests import small_study
-from tests.storage.samples import WHEN, ended, new_study, proposed
+from tests.storage.samples import WHEN, ended, extra_run, new_study, proposed
 from tests.storage.samples import epoch as epoch_row
 
 Lines = dict[str, list[bytes]]
@@ -85,6 +86,16 @@ def claimed(store: Store, name: str = "digits") -> Claim:
         ended(2, TrialState.FAILED, value=None, error="its \0 loss\n was not finite"),
     )
     store.record(claim, Batch(epochs=tuple(epochs), ended=over, deaths={3: 2}))
+    store.record_extra_runs(
+        claim.study.id,
+        [
+            replace(extra_run(Probe.ROWS, amount=0.25), at=WHEN, curve=FIGURES),
+            replace(extra_run(Probe.SEED, amount=5, trial=1), seed=2**63, weights=2**40, curve=(math.nan, 0.5)),
+            replace(extra_run(Probe.NEURONS, amount=2), train=None, validation=None, error="it was \0 too large"),
+        ],
+    )
+    store.record_opening(claim.study.id, 0, "the winner")
+    store.publish_page(claim.study.id, "report")
     return claim
 
 
@@ -124,6 +135,8 @@ def rows(url: str, study_id: int) -> dict[str, list[dict[str, Any]]]:
             (study, study.c.id, [study.c.id]),
             (trial, trial.c.study_id, [trial.c.number]),
             (epoch, epoch.c.study_id, [epoch.c.trial, epoch.c.epoch]),
+            (schema.extra_run, schema.extra_run.c.study_id, [schema.extra_run.c.at, schema.extra_run.c.probe]),
+            (schema.opening, schema.opening.c.study_id, [schema.opening.c.at]),
         ):
             mine = connection.execute(sa.select(table).where(of == study_id).order_by(*order))
             left_out = LEFT_BEHIND if table is study else {"study_id"}
@@ -185,6 +198,50 @@ def test_every_column_travels_or_is_left_behind_on_purpose() -> None:
     assert set(study.c.keys()) == set(StudyLine.model_fields) | LEFT_BEHIND
     assert set(trial.c.keys()) == set(TrialLine.model_fields) | {"study_id"}
     assert set(epoch.c.keys()) == set(EpochLine.model_fields) | {"study_id"}
+    assert set(schema.extra_run.c.keys()) == set(ExtraRunLine.model_fields) | {"study_id"}
+    assert set(schema.opening.c.keys()) == set(OpeningLine.model_fields) | {"study_id"}
+
+
+def test_a_study_that_an_older_program_has_exported_comes_in(
+    database_url: str, opened: Callable[[str], Store], tmp_path: Path
+) -> None:
+    source = opened(f"sqlite:///{tmp_path}/source.db")
+    lines = packed(source, claimed(source).study.id)
+    head = json.loads(lines["study"][0])
+    for name in ("extra_runs", "openings", "pages"):
+        del head[name]
+    for name in ("tree", "round", "sealed"):
+        del head["study"][name]
+    trials = [json.loads(line) for line in lines["trials"]]
+    for each in trials:
+        del each["would_stop"]
+    older = {**lines, "study": [json.dumps(head).encode()], "trials": [json.dumps(each).encode() for each in trials]}
+    store = opened(database_url)
+    record = unpacked(older, store)
+    assert (record.tree, record.sealed, len(store.trials(record.id))) == (None, False, 4)
+    assert (store.extra_runs(record.id), store.openings(record.id)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("extra_runs", lambda lines: lines[0].update(trial=4), "of trial 4, which is not there"),
+        ("extra_runs", lambda lines: lines.append(lines[0]), "twice"),
+        ("extra_runs", lambda lines: lines[0].update(probe="guess"), "probe"),
+        ("extra_runs", lambda lines: lines[0].update(amount=math.pi * 1e9), "amount"),
+        ("openings", lambda lines: lines[0].update(trial=9), "of trial 9, which is not there"),
+        ("pages", lambda names: names.append("../report"), "pages"),
+    ],
+)
+def test_what_stands_beside_the_search_is_checked(
+    name: str, change: Callable[[Any], None], said: str, opened: Callable[[str], Store], tmp_path: Path
+) -> None:
+    source = opened(f"sqlite:///{tmp_path}/source.db")
+    lines = packed(source, claimed(source).study.id)
+    head = json.loads(lines["study"][0])
+    change(head[name])
+    with pytest.raises(BadInputError, match=said):
+        unpacked({**lines, "study": [json.dumps(head).encode()]}, opened(f"sqlite:///{tmp_path}/there.db"))
 
 
 def test_a_study_gets_the_next_number_of_its_name(
