@@ -33,6 +33,9 @@ EXAMPLES, MISTAKES, MOST_IMAGES = 40, 24, 4_000
 CHECKED = 8
 """Examples that come with PyTorch's own answers, with which the page compares its own."""
 
+SAMPLE, INKED = 1_000, 0.15
+"""Train images that are looked at for how images are drawn, and the share of the pixels' range from which it is ink."""
+
 MOST_CELLS = 20
 """Classes up to which a confusion matrix fits a screen; of more, the most frequent confusions are listed."""
 
@@ -85,8 +88,9 @@ def network_data(settings: Settings, weights: dict[str, Array], dataset: Dataset
     """The layers, from the input on, and their weights.
 
     Each layer has the name and kind that `trainer.anatomy` gives it (and ``input``), its ``input`` and ``output``
-    shape, and where its arrays begin in the weights: ``weight``, and ``bias`` or the batch norm's ``mean``, ``scale``
-    and ``shift``, so that it gives (z - mean) * scale + shift. Batch norm and activation are parts of their layer.
+    shape, how many ``weights`` it has, what each neuron ``sees`` of the image's height and width, and where its arrays
+    begin in the weights: ``weight``, and ``bias`` or the batch norm's ``mean``, ``scale`` and ``shift``, so that it
+    gives (z - mean) * scale + shift. Batch norm and activation are parts of their layer.
 
     Raises:
         BadInputError: There are more weights than a page holds.
@@ -114,8 +118,10 @@ def _layer(layer: Layer, settings: Settings, below: list[int]) -> dict[str, Any]
         "kind": str(layer.kind),
         "input": below,
         "output": list(layer.output),
+        "weights": layer.weights,
     }
-    if layer.window:
+    if layer.window and layer.sees:
+        found["sees"] = layer.sees.size
         found |= {"size": layer.window.size, "stride": layer.window.stride, "padding": layer.window.padding}
     if layer.weights and layer.name != "output":
         found["activation"] = str(settings.activation)
@@ -196,15 +202,31 @@ def _confusion(truth: Array, answers: Array) -> list[list[int]]:
     return cells
 
 
-def drawing_data(train: Split) -> dict[str, float]:
-    """The pixels' range in raw units, and which end of it is paper and which is ink: what most images have at
-    their border is paper."""
+def drawing_data(train: Split) -> dict[str, Any]:
+    """How to draw an image like those of the train split.
+
+    Returns:
+        ``low`` and ``high``, the pixels' range in raw units; which of them is ``paper`` and which is ``ink`` (what most
+        images have at their border is paper); and ``box``, the first and last row and column that have ink in the
+        middle one of the images.
+    """
     low, high = float(train.inputs.min()), float(train.inputs.max())
     if train.inputs.dtype == np.uint8 and high > 127:
         low, high = 0.0, 255.0
     if low == high:
         high = low + 1
-    few = train.inputs[:1000]
-    border = np.concatenate([few[:, :, [0, -1]].ravel(), few[:, :, :, [0, -1]].ravel()])
+    some = train.inputs[:SAMPLE].astype(np.float64)
+    border = np.concatenate([some[:, :, [0, -1]].ravel(), some[:, :, :, [0, -1]].ravel()])
     bright = float(np.median(border)) > (low + high) / 2
-    return {"low": low, "high": high, "paper": high if bright else low, "ink": low if bright else high}
+    paper, ink = (high, low) if bright else (low, high)
+    inked = (np.abs(some - paper) > INKED * (high - low)).any(axis=1)
+    sides = {"top": (2, 0), "bottom": (2, -1), "left": (1, 0), "right": (1, -1)}
+    box = {side: _middle(inked.any(axis=axis), end) for side, (axis, end) in sides.items()}
+    return {"low": low, "high": high, "paper": paper, "ink": ink, "box": box}
+
+
+def _middle(inked: Array, end: int) -> int:
+    """The median over the images, (images, rows), of the first (0) or last (-1) row that has ink; the outermost one
+    where no image has any."""
+    found = [np.flatnonzero(image)[end] for image in inked if image.any()]
+    return int(np.median(found)) if found else (0 if end == 0 else inked.shape[1] - 1)

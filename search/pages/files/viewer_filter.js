@@ -128,7 +128,7 @@ function showPatches(viewer, host, at, filter) {
 function makeWeightPictures(viewer, host) {
   const layer = viewer.network.layers[1];
   if (layer.kind !== "dense") return;
-  const [channels, height, width] = layer.input;
+  const [, , width] = layer.input;
   const scale = largest(viewer.network.weights.subarray(layer.weight, layer.weight + layer.output[0] * volume(layer.input)));
   const buttons = Array.from({ length: Math.min(layer.output[0], MOST_MAPS) }, (_, neuron) => {
     const canvas = pixelCanvas({ "aria-hidden": "true" });
@@ -137,10 +137,8 @@ function makeWeightPictures(viewer, host) {
     viewer.on("theme", paint);
     const words = `Weights of neuron ${neuron + 1}: see its arithmetic`;
     const look = () => viewer.look(1, neuron);
-    const button = make("button", { type: "button", class: "thumbnail", title: words, "aria-label": words, onfocus: look,
+    return make("button", { type: "button", class: "thumbnail", title: words, "aria-label": words, onfocus: look,
       onpointerenter: look, onclick: () => viewer.hold(1, neuron) }, canvas);
-    button.style.setProperty("--tall", (channels * height) / width);
-    return button;
   });
   host.replaceChildren(...buttons);
   oneTabStop(host);

@@ -117,11 +117,13 @@ def test_paper_is_what_most_images_have_at_their_border(low: float, high: float,
     kind = np.uint8 if isinstance(low, int) else np.float32
     images = np.full((5, 1, 6, 6), mostly, kind)
     images[:, :, 2:4, 2:4] = low
-    images[:, :, 3, 3] = high
+    images[:, :, 2, 2] = images[:, :, 3, 3] = high
     drawing = drawing_data(image_data(images, np.arange(5) % 2, 2).train)
     assert drawing["paper"] == paper
     assert {drawing["paper"], drawing["ink"]} == {drawing["low"], drawing["high"]}
     assert drawing["low"] < drawing["high"]
+    inside = {"top": 2, "bottom": 3, "left": 2, "right": 3}
+    assert drawing["box"] == (inside if low < high else {"top": 0, "bottom": 5, "left": 0, "right": 5})
 
 
 def test_names_cannot_break_out_of_the_page() -> None:
