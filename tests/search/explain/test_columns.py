@@ -11,7 +11,7 @@ from sklearn.inspection import partial_dependence, permutation_importance
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from search.explain.columns import dependence, grid, permutation_importances
-from search.worth import measure
+from search.insight.levels import measure
 from trainer.data.columns import Column, ColumnKind
 from trainer.data.dataset import Preprocessing
 from trainer.work import Metric
