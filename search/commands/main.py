@@ -13,6 +13,7 @@ import click
 from neurosweep import __version__
 from neurosweep.errors import BadInputError, NeurosweepError
 from search.commands import stopping
+from search.commands.describing import describe
 from search.commands.documents import error_document
 from search.commands.explaining import explain
 from search.commands.files import init, submit, validate
@@ -64,7 +65,7 @@ def version(as_json: bool) -> None:
         say(f"{name:<14}{number or 'missing'}")
 
 
-_WORK = (init, validate, run, submit, serve, list_studies, status, watch, best, resume, cancel, predict, ui)
+_WORK = (init, validate, describe, run, submit, serve, list_studies, status, watch, best, resume, cancel, predict, ui)
 for command in (*_WORK, export_study, import_study):
     cli.add_command(command)
 for command in (sync, doctor):
