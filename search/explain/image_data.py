@@ -6,9 +6,7 @@ All of it are plain JSON values, as `search.pages.shell.render` takes them; the 
 from __future__ import annotations
 
 import base64
-import dataclasses
 import math
-from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -16,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from neurosweep.errors import BadInputError
+from trainer.anatomy import Kind, Layer, layers_of
 from trainer.data.dataset import Dataset, Split, Task
-from trainer.settings import ConvLayer, Pool, Settings
-from trainer.shapes import feature_map_size, zero_padding
+from trainer.settings import Settings
 
 Array = npt.NDArray[Any]
 
@@ -86,24 +84,19 @@ def encoded_size(size: int) -> int:
 def network_data(settings: Settings, weights: dict[str, Array], dataset: Dataset) -> dict[str, Any]:
     """The layers, from the input on, and their weights.
 
-    Each layer has ``name``, ``kind`` (``input``, ``conv``, ``max_pool``, ``avg_pool`` or ``dense``), ``input`` and
-    ``output`` shape, and where its arrays begin in the weights: ``weight``, and ``bias`` or the batch norm's ``mean``,
-    ``scale`` and ``shift``, so that it gives (z - mean) * scale + shift. Names are those of `trainer.networks.build`.
+    Each layer has the name and kind that `trainer.anatomy` gives it (and ``input``), its ``input`` and ``output``
+    shape, and where its arrays begin in the weights: ``weight``, and ``bias`` or the batch norm's ``mean``, ``scale``
+    and ``shift``, so that it gives (z - mean) * scale + shift. Batch norm and activation are parts of their layer.
 
     Raises:
         BadInputError: There are more weights than a page holds.
     """
     tape = Tape()
-    shape = list(dataset.input_shape)
-    layers: list[dict[str, Any]] = [{"name": "input", "kind": "input", "output": shape}]
-    for number, layer in enumerate(settings.convolutions, start=1):
-        layers.extend(_convolution(f"conv{number}", layer, settings, layers[-1]["output"]))
-    for number, neurons in enumerate(settings.neurons, start=1):
-        below = layers[-1]["output"]
-        layers.append(_dense(f"dense{number}", below, neurons, str(settings.activation)))
-    layers.append(_dense("output", layers[-1]["output"], dataset.outputs, None))
-    for each in layers:
-        each.update(_places(each["name"], weights, tape))
+    layers: list[dict[str, Any]] = [{"name": "input", "kind": "input", "output": list(dataset.input_shape)}]
+    for layer in layers_of(settings, dataset.input_shape, dataset.outputs):
+        if layer.kind is Kind.NORM:
+            continue
+        layers.append(_layer(layer, settings, layers[-1]["output"]) | _places(layer.name, weights, tape))
     preprocessing = dataset.preprocessing
     return {
         "layers": layers,
@@ -114,32 +107,19 @@ def network_data(settings: Settings, weights: dict[str, Array], dataset: Dataset
     }
 
 
-def _convolution(name: str, layer: ConvLayer, settings: Settings, below: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """A convolution and, where it has one, its pooling."""
-    unpooled = dataclasses.replace(layer, pool=Pool.NONE)
-    height, width = (feature_map_size(size, unpooled, settings.padding) for size in below[1:])
-    convolved = [layer.filters, height, width]
-    yield {
-        "name": name,
-        "kind": "conv",
-        "input": list(below),
-        "output": convolved,
-        "size": layer.filter_size,
-        "stride": layer.stride,
-        "padding": zero_padding(layer, settings.padding),
-        "activation": str(settings.activation),
+def _layer(layer: Layer, settings: Settings, below: list[int]) -> dict[str, Any]:
+    """A layer without its arrays; `below` is the shape of what it looks at, before a dense layer flattens it."""
+    found: dict[str, Any] = {
+        "name": layer.name,
+        "kind": str(layer.kind),
+        "input": below,
+        "output": list(layer.output),
     }
-    if layer.pool is not Pool.NONE:
-        yield {
-            "name": f"{name}_pool",
-            "kind": f"{layer.pool}_pool",
-            "input": convolved,
-            "output": [layer.filters, height // 2, width // 2],
-        }
-
-
-def _dense(name: str, below: Sequence[int], neurons: int, activation: str | None) -> dict[str, Any]:
-    return {"name": name, "kind": "dense", "input": list(below), "output": [neurons], "activation": activation}
+    if layer.window:
+        found |= {"size": layer.window.size, "stride": layer.window.stride, "padding": layer.window.padding}
+    if layer.weights and layer.name != "output":
+        found["activation"] = str(settings.activation)
+    return found
 
 
 def _places(name: str, weights: dict[str, Array], tape: Tape) -> dict[str, int]:

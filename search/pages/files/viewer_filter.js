@@ -64,8 +64,11 @@ function showFires(viewer, host, list, at, filter) {
 
 // The places where a filter fires most, none of them within another one's patch.
 function placesApart(layer, values, filter) {
+  const size = layer.output[1] * layer.output[2];
+  const inOrder = Array.from({ length: size }, (_, i) => filter * size + i).sort((a, b) => values[b] - values[a]);
   const found = [];
-  for (const { index, value } of strongest(layer, values, filter, values.length)) {
+  for (const index of inOrder) {
+    const value = values[index];
     if (value <= 0 || found.length === PLACES) break;
     const { row, column } = placeOf(layer, index);
     const near = (other) => Math.max(Math.abs(other.row - row), Math.abs(other.column - column)) * layer.stride < layer.size;
