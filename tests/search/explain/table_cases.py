@@ -34,13 +34,13 @@ def write_table(file: Path) -> Path:
     lines = [",".join((*NAMES, "price", "bought", "fold"))]
     for row in range(ROWS):
         fold = ("train", "validation", "train", "test")[row % 4]
-        age = "" if random.random() < 0.1 else int(random.integers(18, 90))
+        age = None if random.random() < 0.1 else int(random.integers(18, 90))
         income = round(float(random.lognormal(10, 1)), 2)
         city = "Atlantis" if row % 40 == 39 else random.choice(["Köln", "<i>Bonn", "", "Ulm, Neu"])
         member, noise = random.choice(["True", "False"]), random.normal()
         price = 1000 + 20 * noise + (age or 0)
         bought = random.choice(["no & yes", "yes", "<u>maybe"])
-        lines.append(f'{age},{income},"{city}",{member},{noise:.6f},{price:.3f},{bought},{fold}')
+        lines.append(f'{age or ""},{income},"{city}",{member},{noise:.6f},{price:.3f},{bought},{fold}')
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
 
