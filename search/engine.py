@@ -246,7 +246,7 @@ class Session:
             pool=pool,
             proposals=proposals,
             checkpoint=checkpoint,
-            packing=_packing(claim, dataset, pool),
+            packing=Packing.of(claim.study.trials, dataset, pool),
             name_worker=_worker_name,
             known=known,
             known_epochs=patience(lambda: store.epochs(study_id, _running(known))),
@@ -278,6 +278,7 @@ class Session:
                     pool=pool,
                     proposals=proposals,
                     checkpoint=checkpoint,
+                    store=store,
                     trials=store.trials(study_id),
                     epochs=store.epochs(study_id),
                     folder=self._places.folder_of(claim.study.uid),
@@ -354,17 +355,6 @@ def _finish(
 
 def _running(trials: Sequence[TrialRecord]) -> list[int]:
     return [trial.number for trial in trials if trial.state is TrialState.RUNNING]
-
-
-def _packing(claim: Claim, dataset: Dataset, pool: Pool) -> Packing:
-    return Packing(
-        trials=claim.study.trials,
-        workers=pool.size,
-        on_gpu=pool.on_gpu,
-        rows=len(dataset.train),
-        input_shape=dataset.input_shape,
-        outputs=dataset.outputs,
-    )
 
 
 def _why_none(store: Store, claim: Claim) -> str:
