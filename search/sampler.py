@@ -41,6 +41,8 @@ class Stream(IntEnum):
     SEQUENCE = 2
     REDRAW = 3
     AUDIT = 4
+    EXTRA_RUN = 5
+    SUBSET = 6
 
 
 def derived_seed(seed: int, stream: Stream, number: int = 0) -> int:
