@@ -44,6 +44,8 @@ class Stream(IntEnum):
     EXPLAIN = 7
     PREVIEW = 9
     INSIGHT = 10
+    EXTRA_RUN = 5
+    SUBSET = 6
 
 
 def derived_seed(seed: int, stream: Stream, number: int = 0) -> int:
