@@ -16,7 +16,7 @@ from neurosweep.errors import InterruptedStudyError, NeurosweepError
 from search.checkpoint import BestNetwork, Checkpoint
 from search.insight.findings import Level
 from search.insight.levels import interval, quick_levels
-from search.insight.quick import sentences
+from search.insight.quick import opened_before, sentences
 from search.leaders import SHOWN, leaders, trial_figures
 from search.plots import draw
 from search.pool import ATTEMPTS, Done, Pool
@@ -87,10 +87,7 @@ def conclude(
     _save_champion(folder / "champion", exported(), dataset)
     result = _result(claim, spec, metric, dataset, trials, winner, figures, time.monotonic() - started)
     if earlier.get("trial") not in (None, winner.number):
-        result["worth"].append(
-            f"The test split had been opened before, for trial {earlier['trial']}, and more trials were asked for with "
-            "that result in sight: this one may be a little too good."
-        )
+        result["worth"].append(opened_before(earlier["trial"]))
     return result
 
 

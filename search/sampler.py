@@ -41,6 +41,7 @@ class Stream(IntEnum):
     SEQUENCE = 2
     REDRAW = 3
     AUDIT = 4
+    INSIGHT = 10
 
 
 def derived_seed(seed: int, stream: Stream, number: int = 0) -> int:
