@@ -51,7 +51,7 @@ def headline(document: Document) -> str:
 
 def show_list(documents: Sequence[Document], ages: Sequence[str]) -> None:
     """The studies, one line each."""
-    table = _table()
+    table = plain_table()
     for name in ("study", "state"):
         table.add_column(name, overflow="fold")
     for name in ("trials", "best", "metric", "age"):
@@ -71,7 +71,7 @@ def show_list(documents: Sequence[Document], ages: Sequence[str]) -> None:
 
 def show_trials(trials: Iterable[Document], metric: str) -> None:
     """One study's trials, one line each; a failed one shows its reason in place of its settings."""
-    table = _table()
+    table = plain_table()
     for name in ("trial", "state", metric, "epochs", "time"):
         table.add_column(plain(name), justify="left" if name == "state" else "right", no_wrap=True)
     table.add_column("settings", overflow="fold")
@@ -88,7 +88,7 @@ def show_trials(trials: Iterable[Document], metric: str) -> None:
 
 
 def _show_leaders(document: Document) -> None:
-    table = _table()
+    table = plain_table()
     for name in ("trial", "validation", "train", "epochs"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("settings", overflow="fold")
@@ -137,7 +137,8 @@ def _show_next_steps(document: Document, best: dict[str, Any]) -> None:
     say(f"See it in MLflow   neurosweep ui {study}")
 
 
-def _table() -> Table:
+def plain_table() -> Table:
+    """An empty table in the style of all of them."""
     from rich import box
     from rich.table import Table
 

@@ -17,7 +17,6 @@ from search.insight.levels import MOST_BOOTSTRAP_ROWS, Z, difference, level, row
 from search.insight.winner import load_winner, make_trainer, outputs_of, studied_data, winning_trial
 from search.places import Places
 from search.sampler import Stream, derived_seed
-from search.spec import StudySpec
 from storage.records import StudyRecord, TrialRecord
 from storage.store import Store
 from trainer.work import Metric, TestResult
@@ -89,8 +88,8 @@ def compare(store: Store, places: Places, first: StudyRecord, second: StudyRecor
     notes = []
     if split == "validation":
         notes.append(
-            "The test split is still sealed in one of them, so this is the validation split, by which both winners were "
-            "chosen: the study with more trials has had more luck there."
+            "The test split is still sealed in one of them, so this is the validation split, by which both winners "
+            "were chosen: the study with more trials has had more luck there."
         )
     same_rows = first.split_hash is not None and first.split_hash == second.split_hash
     if same_rows:
@@ -105,8 +104,8 @@ def compare(store: Store, places: Places, first: StudyRecord, second: StudyRecor
         found, p_value = unpaired_difference(levels[0], levels[1])
         method = f"each on the {split} split of its own, by their intervals"
         notes.append(
-            "Their splits are not the same rows (other seed, shares or rows), so part of the difference may be the rows'. "
-            "With equal data, seed and split a comparison sees much smaller differences."
+            "Their splits are not the same rows, so part of the difference may be the rows'. With the same seed and "
+            "data.split a comparison sees much smaller differences."
         )
     better = None
     if p_value < SURE and found.value != 0:
@@ -130,10 +129,11 @@ def paired_difference(metric: Metric, one: TestResult, other: TestResult, seed: 
     """``one - other`` of two networks on the same rows, with a 95 % interval and a p-value.
 
     For the error the interval is Newcombe's for paired shares (1998, Statistics in Medicine 17, p. 2635, method 10) and
-    the test McNemar's exact one (Dietterich 1998, Neural Computation 10, p. 1895); for the balanced error the intervals of
-    the classes are put together (Zou & Donner 2008, Statistics in Medicine 27, p. 1693); for other metrics it is the
-    percentile bootstrap over rows (Efron & Tibshirani 1993, ch. 13). Their test flips the signs of the rows' differences
-    (Edgington & Onghena 2007, Randomization Tests, ch. 6). With more than `MOST_BOOTSTRAP_ROWS` rows both are normal.
+    the test McNemar's exact one (Dietterich 1998, Neural Computation 10, p. 1895); for the balanced error the intervals
+    of the classes are put together (Zou & Donner 2008, Statistics in Medicine 27, p. 1693); for other metrics it is the
+    percentile bootstrap over rows (Efron & Tibshirani 1993, ch. 13). Their test flips the signs of the rows'
+    differences (Edgington & Onghena 2007, Randomization Tests, ch. 6). With more than `MOST_BOOTSTRAP_ROWS` rows both
+    are normal.
 
     Args:
         one: Its rows are those of `other`, in the same order.
@@ -153,8 +153,8 @@ def paired_difference(metric: Metric, one: TestResult, other: TestResult, seed: 
 
 
 def unpaired_difference(one: Level, other: Level) -> tuple[Level, float]:
-    """``one - other`` of levels with rows of their own (`levels.difference`), and the p-value at which its interval would
-    just touch nought, as if it were normal."""
+    """``one - other`` of levels with rows of their own (`levels.difference`), and the p-value at which its interval
+    would just touch nought, as if it were normal."""
     found = difference(one, other)
     side = found.high - found.value if found.value < 0 else found.value - found.low
     if found.value == 0:
@@ -235,7 +235,7 @@ def _paired_shares(one: Losses, other: Losses) -> Level:
     shares = (one.mean(), other.mean())
     bounds = [stats.binomtest(int(each.sum()), rows).proportion_ci(0.95, method="wilson") for each in (one, other)]
     product = (both + first) * (second + neither) * (both + second) * (first + neither)
-    together = both * neither - first * second
+    together = float(both * neither - first * second)
     if together > 0:
         together = max(0.0, together - rows / 2)
     phi = together / math.sqrt(product) if product > 0 else 0.0
