@@ -33,6 +33,7 @@ from search.disk import check_room
 from search.dispatcher import Dispatcher, Signals
 from search.failures import FailureBudget
 from search.lease import Lease
+from search.no_gain import Noise, seeds_noise
 from search.packing import Packing
 from search.patience import Patience
 from search.placement import fit_workers
@@ -253,6 +254,11 @@ class Session:
             on_progress=lambda progress: self._show(progress, lease),
             signals=Signals(stop=self._stop.is_set, cancel=lease.cancelled, renew=lease.check),
             started=started,
+            noise=Noise(
+                metric=metric,
+                rows=len(dataset.validation),
+                seeds=seeds_noise(patience(lambda: store.extra_runs(study_id))),
+            ),
         )
         dispatcher.work()
         if lease.cancelled():
@@ -282,6 +288,7 @@ class Session:
                     epochs=store.epochs(study_id),
                     folder=self._places.folder_of(claim.study.uid),
                     started=started,
+                    stopped_for=dispatcher.budget.stopped_for,
                 )
             )
             lease.check()

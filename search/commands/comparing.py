@@ -10,7 +10,7 @@ import click
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say, show
 from search.commands.studies import open_store
-from search.commands.tables import WIDTH, plain_table
+from search.commands.tables import WIDTH, new_table
 from search.commands.words import duration, figure, plain
 
 if TYPE_CHECKING:
@@ -93,34 +93,23 @@ def _show(found: Comparison) -> None:
     show(_sides(found))
     if found.settings:
         say()
-        show(_settings(found))
+        say("What the study files have differently")
+    for key, (ours, theirs) in found.settings.items():
+        say(f"  {key:<24}{_setting(ours)}  against  {_setting(theirs)}")
     for note in found.notes:
         say()
         say(textwrap.fill(plain(note), WIDTH))
 
 
 def _sides(found: Comparison) -> Any:
-    table = plain_table()
-    table.add_column("")
     documents = [_side(side) for side in (found.first, found.second)]
-    for document in documents:
-        table.add_column(document["study"], justify="right", overflow="fold")
+    table = new_table("", *(document["study"] for document in documents))
     for name in ("train", "validation", "test"):
         table.add_row(f"{found.metric} on {name}", *(figure(document[name]) for document in documents))
     table.add_row("weights", *(f"{document['weights']:,}" for document in documents))
     table.add_row("trials", *(f"{document['trials']:,}" for document in documents))
     table.add_row("time", *(duration(document["seconds"]) for document in documents))
     table.add_row("winner", *(f"trial {document['trial']}" for document in documents))
-    return table
-
-
-def _settings(found: Comparison) -> Any:
-    table = plain_table()
-    table.add_column("set differently")
-    for side in (found.first, found.second):
-        table.add_column(side.study.label, overflow="fold")
-    for key, pair in found.settings.items():
-        table.add_row(plain(key), *(_setting(value) for value in pair))
     return table
 
 

@@ -51,7 +51,7 @@ def headline(document: Document) -> str:
 
 def show_list(documents: Sequence[Document], ages: Sequence[str]) -> None:
     """The studies, one line each."""
-    table = plain_table()
+    table = _table()
     for name in ("study", "state"):
         table.add_column(name, overflow="fold")
     for name in ("trials", "best", "metric", "age"):
@@ -71,7 +71,7 @@ def show_list(documents: Sequence[Document], ages: Sequence[str]) -> None:
 
 def show_trials(trials: Iterable[Document], metric: str) -> None:
     """One study's trials, one line each; a failed one shows its reason in place of its settings."""
-    table = plain_table()
+    table = _table()
     for name in ("trial", "state", metric, "epochs", "time"):
         table.add_column(plain(name), justify="left" if name == "state" else "right", no_wrap=True)
     table.add_column("settings", overflow="fold")
@@ -88,7 +88,7 @@ def show_trials(trials: Iterable[Document], metric: str) -> None:
 
 
 def _show_leaders(document: Document) -> None:
-    table = plain_table()
+    table = _table()
     for name in ("trial", "validation", "train", "epochs"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("settings", overflow="fold")
@@ -137,8 +137,16 @@ def _show_next_steps(document: Document, best: dict[str, Any]) -> None:
     say(f"See it in MLflow   neurosweep ui {study}")
 
 
-def plain_table() -> Table:
-    """An empty table in the style of all of them."""
+def new_table(first: str, *others: str) -> Table:
+    """A table with a column of names and columns of numbers."""
+    table = _table()
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _table() -> Table:
     from rich import box
     from rich.table import Table
 
