@@ -34,6 +34,7 @@ from search.dispatcher import Dispatcher, Signals
 from search.failures import FailureBudget
 from search.knowledge import earlier_trials
 from search.lease import Lease
+from search.no_gain import Noise, seeds_noise
 from search.packing import Packing
 from search.patience import Patience
 from search.placement import fit_workers
@@ -254,6 +255,11 @@ class Session:
             on_progress=lambda progress: self._show(progress, lease),
             signals=Signals(stop=self._stop.is_set, cancel=lease.cancelled, renew=lease.check),
             started=started,
+            noise=Noise(
+                metric=metric,
+                rows=len(dataset.validation),
+                seeds=seeds_noise(patience(lambda: store.extra_runs(study_id))),
+            ),
         )
         dispatcher.work()
         if lease.cancelled():
@@ -283,6 +289,7 @@ class Session:
                     epochs=store.epochs(study_id),
                     folder=self._places.folder_of(claim.study.uid),
                     started=started,
+                    stopped_for=dispatcher.budget.stopped_for,
                 )
             )
             lease.check()

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from neurosweep.errors import InterruptedStudyError, NeurosweepError
+from search.budget import StoppedFor
 from search.checkpoint import BestNetwork, Checkpoint
 from search.insight.findings import Level
 from search.insight.levels import interval, quick_levels
-from search.insight.quick import sentences
+from search.insight.quick import opened_before, sentences
 from search.leaders import SHOWN, leaders, trial_figures
 from search.plots import draw
 from search.pool import ATTEMPTS, Done, Pool
@@ -42,6 +43,7 @@ def conclude(
     epochs: Sequence[EpochRow],
     folder: Path,
     started: float,
+    stopped_for: StoppedFor | None = None,
 ) -> dict[str, Any]:
     """Chooses the winner, opens the test split for it, and writes the champion and the plots into `folder`.
 
@@ -49,6 +51,7 @@ def conclude(
 
     Args:
         started: When the study was claimed, by `time.monotonic`.
+        stopped_for: Why trials that were asked for have not begun.
 
     Returns:
         The result, as JSON values.
@@ -86,11 +89,14 @@ def conclude(
     )
     _save_champion(folder / "champion", exported(), dataset)
     result = _result(claim, spec, metric, dataset, trials, winner, figures, time.monotonic() - started)
-    if earlier.get("trial") not in (None, winner.number):
+    result["stopped_for"] = stopped_for
+    if stopped_for is StoppedFor.NO_GAIN:
         result["worth"].append(
-            f"The test split had been opened before, for trial {earlier['trial']}, and more trials were asked for with "
-            "that result in sight: this one may be a little too good."
+            f"The search ended after {len(trials)} of {claim.study.trials} trials: the others were not expected to gain "
+            f"more than the noise of the validation {metric}."
         )
+    if earlier.get("trial") not in (None, winner.number):
+        result["worth"].append(opened_before(earlier["trial"]))
     return result
 
 

@@ -1,5 +1,5 @@
-"""What the data themselves tell: splits that are too small, duplicates, leaks, constant columns, rare classes, and labels
-that are likely to be wrong."""
+"""What the data themselves tell: splits that are too small, duplicates, leaks, constant columns, rare classes, and
+labels that are likely to be wrong."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def leaking_columns(dataset: Dataset, seed: int) -> dict[str, float]:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_TREE_ROWS, replace=False))
     found = {}
     for name, features in columns_of(dataset)[:MOST_COLUMNS]:
-        inputs, targets = train.inputs[np.ix_(rows, features)], train.targets[rows]
+        inputs, targets = train.inputs[rows][:, features], train.targets[rows]
         if dataset.task is Task.CLASSIFICATION:
             usual = float((asked.targets != np.bincount(train.targets).argmax()).sum())
             if usual < 10:
@@ -142,9 +142,7 @@ def suspects(dataset: Dataset, *, train: TestResult, validation: TestResult) -> 
         for row in np.flatnonzero(wrong)[np.argsort(-losses[wrong], kind="stable")][:SUSPECTS]:
             label, said = _answers(dataset, result, int(row))
             found.append(
-                Suspect(
-                    split=name, row=int(split.rows[row]), label=label, predicted=said, loss=float(losses[row])
-                )
+                Suspect(split=name, row=int(split.rows[row]), label=label, predicted=said, loss=float(losses[row]))
             )
     return tuple(sorted(found, key=lambda each: -each.loss)[:SUSPECTS])
 
@@ -200,8 +198,8 @@ def _of_duplicates(doubles: dict[str, tuple[int, int]], dataset: Dataset) -> lis
             also = f" and {near} nearly" if near else ""
             other = pair.split("/")[0]
             said.append(
-                f"{exact} of the {sizes[asked]} rows of the {asked} split stand in the {other} split as well{also}: the "
-                f"{asked} figures are too good by what was learnt by heart. Remove the copies, or give them one "
+                f"{exact} of the {sizes[asked]} rows of the {asked} split stand in the {other} split as well{also}: "
+                f"the {asked} figures are too good by what was learnt by heart. Remove the copies, or give them one "
                 "data.group."
             )
     return said
@@ -213,8 +211,8 @@ def _of_labels(dataset: Dataset, validation: TestResult) -> list[str]:
         return []
     if dataset.task is Task.REGRESSION:
         return [
-            f"{share:.1%} ({low:.1%} to {high:.1%}) of the validation rows lie {OUTLYING:g} standard deviations or more "
-            "from what the winner says, where there should be next to none: values may be wrong. Look at the suspects."
+            f"{share:.1%} ({low:.1%} to {high:.1%}) of the validation rows lie {OUTLYING:g} standard deviations or "
+            "more from what the winner says, where there should be next to none: values may be wrong. Look at the suspects."
         ]
     return [
         f"Of the half of the validation rows that the winner is surest of, {share:.1%} ({low:.1%} to {high:.1%}) are "

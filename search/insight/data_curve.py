@@ -1,4 +1,5 @@
-"""The data curve: what more train rows would bring, by a power law with an offset through the runs on shares of them."""
+"""The data curve: what more train rows would bring, by a power law with an offset through the runs on shares of
+them."""
 
 from __future__ import annotations
 
@@ -58,9 +59,7 @@ def data_curve(
     return fitted(counts, values, goal=goal, spread=spread, seed=seed)
 
 
-def fitted(
-    rows: Sequence[int], values: Sequence[float], *, goal: float | None, spread: float, seed: int
-) -> DataCurve:
+def fitted(rows: Sequence[int], values: Sequence[float], *, goal: float | None, spread: float, seed: int) -> DataCurve:
     """``a * rows ** -b + c`` through the values, by least squares (Cortes et al. 1993, NIPS 6; Hestness et al. 2017),
     with a > 0, 0 < b <= `STEEPEST`, c >= 0, where the values fall with the rows by more than their noise.
 
@@ -75,9 +74,7 @@ def fitted(
 
     def curve(law: Values | None, needed: Level | None, why_not: str | None) -> DataCurve:
         a, b, c = (None, None, None) if law is None else map(float, law)
-        return DataCurve(
-            rows=tuple(rows), values=tuple(values), a=a, b=b, c=c, rows_for_target=needed, why_not=why_not
-        )
+        return DataCurve(rows=tuple(rows), values=tuple(values), a=a, b=b, c=c, rows_for_target=needed, why_not=why_not)
 
     if len(counts) < 3:
         return curve(None, None, "A law with an offset needs runs on three numbers of rows at least.")

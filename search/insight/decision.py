@@ -15,16 +15,6 @@ LEARNT = 0.1
 MARGIN = 0.05
 """Without a goal, a gap under this share of chance is too small to act on."""
 
-MEANING = {
-    Verdict.NOT_LEARNING: "Not learning: on its own training rows the network is hardly better than a constant guess.",
-    Verdict.UNDERFITTING: "Underfitting: the network does not fit even the rows that it learnt from.",
-    Verdict.OVERFITTING: "Overfitting: the network is much better on the rows that it learnt from than on others.",
-    Verdict.OVER_SEARCHED: "Over-searched: the search has fitted the validation split, and new rows show it.",
-    Verdict.NOISE_BOUND: "Noise-bound: what there may still be to win is less than these rows can show.",
-    Verdict.DONE: "Done: the network is where it was wanted, or no gap is left that is worth closing.",
-}
-"""Each verdict in a plain sentence."""
-
 PROBED = (Probe.NEURONS, Probe.EPOCHS)
 
 
@@ -131,7 +121,11 @@ def _gaps(levels: Levels, goal: float | None, measured: Sequence[Gain]) -> list[
         gaps.append(Gap(verdict=Verdict.UNDERFITTING, words=f"train over {goal_words(levels)}", size=missed))
     else:
         gaps += [
-            Gap(verdict=Verdict.UNDERFITTING, words=f"what {gain.words} win on the validation split", size=gain.validation)
+            Gap(
+                verdict=Verdict.UNDERFITTING,
+                words=f"what {gain.words} win on the validation split",
+                size=gain.validation,
+            )
             for gain in measured
             if gain.train > 0
         ]
@@ -170,8 +164,8 @@ def _without_goal(levels: Levels, gaps: Sequence[Gap], measured: Sequence[Gain])
     open_ = [gap.words for gap in gaps if gap.size.high >= least]
     if open_:
         return Verdict.NOISE_BOUND, [
-            f"No gap is both larger than its interval and at least {said}. But as far as their intervals tell, some may "
-            f"be that large: {'; '.join(open_)}."
+            f"No gap is both larger than its interval and at least {said}. But as far as their intervals tell, some "
+            f"may be that large: {'; '.join(open_)}."
         ]
     missing = [f"{probe}" for probe in PROBED if not any(gain.probe is probe for gain in measured)]
     rest = f" Whether more {' or '.join(missing)} would help has not been measured." if missing else ""

@@ -39,10 +39,11 @@ def duplicates(dataset: Dataset, seed: int) -> dict[str, tuple[int, int]]:
     if dataset.preprocessing.kind == "image":
         random = np.random.default_rng(seed)
         thumbnails = {name: _thumbnails(split, random) for name, split in splits.items()}
-        usual = _usual_distance(thumbnails["train"][1])
+        centre = thumbnails["train"][1].mean(axis=0)  # float32 has too few digits for squares far from zero
+        usual = _usual_distance(thumbnails["train"][1] - centre)
         for one, other in pairs:
             rows, images = thumbnails[other]
-            close = _nearest(images, thumbnails[one][1]) < NEAR * usual
+            close = _nearest(images - centre, thumbnails[one][1] - centre) < NEAR * usual
             found = int((close & ~exact[one, other][rows]).sum())
             near[one, other] = round(found * len(splits[other]) / max(1, len(rows)))
     return {f"{one}/{other}": (int(exact[one, other].sum()), near[one, other]) for one, other in pairs}
@@ -71,9 +72,10 @@ def _thumbnails(split: Split, random: np.random.Generator) -> tuple[Array, Array
 
 
 def _usual_distance(images: Array) -> float:
-    """The median distance from some train images to the nearest that is not a copy of them."""
+    """The median distance from some train images to the nearest that is not a copy of them; 0 where there is none."""
     some = images[:: max(1, len(images) // 500)]
-    return float(np.median(_nearest(some, images, copies=False)))
+    median = float(np.median(_nearest(some, images, copies=False)))
+    return median if np.isfinite(median) else 0.0
 
 
 def _nearest(some: Array, others: Array, *, copies: bool = True) -> Array:
@@ -87,4 +89,4 @@ def _nearest(some: Array, others: Array, *, copies: bool = True) -> Array:
         if not copies:
             distances[distances <= 1e-4 * (own + squares)] = np.inf  # float32 rounds
         found.append(distances.min(1))
-    return np.sqrt(np.maximum(np.concatenate(found), 0))
+    return np.asarray(np.sqrt(np.maximum(np.concatenate(found), 0)))

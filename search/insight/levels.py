@@ -1,5 +1,5 @@
-"""The levels that a diagnosis compares: chance, simple models, a person, and the winner on its three splits; each with a
-95 % interval that fits the metric."""
+"""The levels that a diagnosis compares: chance, simple models, a person, and the winner on its three splits; each with
+a 95 % interval that fits the metric."""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from search.insight.decision import MEANING, decide, figure
-from search.insight.findings import Level, Levels, Verdict
+from search.insight.decision import decide, figure
+from search.insight.findings import Level, Levels
+from search.insight.plain_words import VERDICTS
 
 
 def sentences(levels: Levels, *, metric: str, rows: int) -> list[str]:
@@ -24,8 +25,17 @@ def sentences(levels: Levels, *, metric: str, rows: int) -> list[str]:
     if levels.human is not None:
         said.append(_beside_a_person(test, levels.human))
     verdict, reasons = decide(levels, metric)
-    said.append(MEANING[verdict] if verdict is Verdict.NOT_LEARNING else f"{MEANING[verdict]} {reasons[-1]}")
+    words = VERDICTS[verdict]
+    said.append(f"{words.title} ({words.term}). {reasons[-1]}")
     return said
+
+
+def opened_before(trial: int | None) -> str:
+    """What it does to the test figure that the split had been opened for another trial."""
+    return (
+        f"The test split had been opened before, for trial {trial}, and more trials were asked for with that result in "
+        "sight: this one may be a little too good."
+    )
 
 
 def _beside_chance(test: Level, chance: float) -> str:

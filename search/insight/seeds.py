@@ -17,7 +17,7 @@ ALPHA = 0.04
 rows; at this at most 5 % (docs/method.md)."""
 
 
-def seed_noise(trials: Sequence[TrialRecord], extra_runs: Sequence[ExtraRun]) -> SeedNoise | None:
+def seed_noise(trials: Sequence[TrialRecord], extra_runs: Sequence[ExtraRun], *, winner: int) -> SeedNoise | None:
     """What the runs from other seeds make of the trials that had some.
 
     A contender is tied with the one of the best mean unless Games and Howell's test parts them (1976, Journal of
@@ -25,18 +25,18 @@ def seed_noise(trials: Sequence[TrialRecord], extra_runs: Sequence[ExtraRun]) ->
     whichever came out best, with Welch's degrees of freedom, as networks vary differently from seed to seed. It says
     what other seeds would do on the same validation rows; other rows vary as well.
 
-    The luck is the winner's mean over fresh seeds less what it had in the search, with Student's interval for that mean.
+    The luck is the winner's mean over fresh seeds less what it had in the search, with Student's interval for that
+    mean.
 
     Returns:
-        None unless the winner has two runs at least.
+        The contenders in the order of the search; None unless the winner has two runs at least.
     """
     found = []
     for trial in leaders(trials):
         values = _values(trial.number, extra_runs)
         if len(values) >= 2:
             found.append((trial, values))
-    first = next(iter(leaders(trials)), None)
-    if first is None or not found or found[0][0].number != first.number:
+    if not any(trial.number == winner for trial, _ in found):
         return None
     means = [statistics.fmean(values) for _, values in found]
     best = min(range(len(found)), key=lambda index: (means[index], found[index][0].weights))
@@ -56,7 +56,7 @@ def seed_noise(trials: Sequence[TrialRecord], extra_runs: Sequence[ExtraRun]) ->
     return SeedNoise(
         contenders=contenders,
         std=_pooled(contenders),
-        luck=_luck(contenders[0]),
+        luck=_luck(next(each for each in contenders if each.trial == winner)),
         simplest=min(tied, key=lambda each: (each.weights, each.mean)).trial,
         best=contenders[best].trial,
     )

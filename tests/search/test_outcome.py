@@ -20,6 +20,7 @@ from neurosweep.errors import NeurosweepError
 from search.checkpoint import BestNetwork, Checkpoint
 from search.checkpoint_store import CheckpointStore
 from search.dispatcher import Dispatcher, Signals
+from search.no_gain import Noise
 from search.outcome import conclude
 from search.spec import StudySpec, data_request
 from search.study import Proposals
@@ -74,6 +75,7 @@ class Ended:
             on_progress=lambda progress: None,
             signals=Signals(stop=lambda: False, cancel=lambda: False, renew=lambda: None),
             started=time.monotonic(),
+            noise=Noise(metric=self.metric, rows=len(self.dataset.validation)),
         ).work()
         self.trials: list[TrialRecord] = self.store.trials(study.id)
 

@@ -48,8 +48,23 @@ function whichNeuron(viewer, chosen, name) {
 
 function spelledOut(viewer, { at }, terms) {
   if (terms.patch) return [pooledSum(terms)];
-  const parts = terms.groups ? groupSums(viewer, at, terms) : [termList(viewer, at, terms)];
-  return [...parts, behindTheSum(viewer, at, terms)];
+  const parts = terms.groups ? groupSums(viewer, at, terms) : [productPictures(viewer, at), termList(viewer, at, terms)];
+  return [...parts, behindTheSum(viewer, at, terms)].filter(Boolean);
+}
+
+// Of a dense neuron right above the image: its weights as a picture, and the image times them.
+function productPictures(viewer, at) {
+  const below = viewer.network.layers[at - 1];
+  if (below.kind !== "input") return null;
+  const weights = neuronWeights(viewer.network, viewer.network.layers[at], viewer.neuron.index);
+  const products = weights.map((weight, i) => weight * viewer.results[at - 1].value[i]);
+  const pictures = [weights, products].map((values) => {
+    const canvas = pixelCanvas({ "aria-hidden": "true" });
+    paintSigned(canvas, values, below.output[2], largest(values));
+    return make("div", { class: "map" }, canvas);
+  });
+  return make("div", { class: "sum" }, make("span", { class: "soft over" }, "image × weights = products"), make("span", {}, "×"),
+    pictures[0], make("span", {}, "="), pictures[1]);
 }
 
 function pooledSum({ layer, patch, value }) {

@@ -127,6 +127,7 @@ function makeTile(viewer, at, map, rows, columns) {
     return inside < size ? map * size + inside : null;
   };
   picture.addEventListener("pointermove", (event) => {
+    if (event.pointerType === "touch") return; // a finger that moves, scrolls; its tap is a click
     const index = neuron(event);
     if (index !== null) viewer.look(at, index);
   });
