@@ -41,8 +41,8 @@ class Stream(IntEnum):
     SEQUENCE = 2
     REDRAW = 3
     AUDIT = 4
-    PREVIEW = 9
     EXPLAIN = 7
+    PREVIEW = 9
     INSIGHT = 10
 
 

@@ -15,6 +15,7 @@ from neurosweep.errors import BadInputError, NoSuchStudyError
 from search.commands.documents import study_document
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say
+from search.commands.previewing import preview_document, show_preview
 from search.commands.studies import open_store
 from search.commands.words import plain
 
@@ -59,16 +60,21 @@ def init(file: Path, data: str | None, model: str | None, name: str | None, forc
 
 @click.command(cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--preview", "ahead", is_flag=True, help="Its networks, and the time that it will take here.")
 @json_option
-def validate(file: Path, as_json: bool) -> None:
+def validate(file: Path, ahead: bool, as_json: bool) -> None:
     """Say whether the study in FILE would run.
 
     Reads the data as the study would, and prints the file with every default filled in, the data's shape and the
     splits' sizes. What it asks of workers is checked where it runs.
 
+    With --preview, the smallest and the largest network of its space instead, how many there are, and how long the
+    study will take, from training a few of them for two seconds.
+
     \b
     Example:
       neurosweep validate study.yaml
+      neurosweep validate study.yaml --preview
     """
     from search.study_file import read_study
     from search.validation import lines_of, read_data
@@ -79,8 +85,13 @@ def validate(file: Path, as_json: bool) -> None:
     if spec.start_from is not None:
         found_to_start_from(open_store(places()), spec.start_from)
     data = describe(dataset)
+    preview = preview_document(spec, dataset) if ahead else None
     if as_json:
-        print_json({"valid": True, "study": spec.to_mapping(), "data": data})
+        found = {"valid": True, "study": spec.to_mapping(), "data": data}
+        print_json(found if preview is None else {**found, "preview": preview})
+        return
+    if preview is not None:
+        show_preview(spec, preview)
         return
     say(spec.to_yaml())
     for line in _as_comments(data):  # so that what is printed is a study file as a whole
