@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from neurosweep.errors import InterruptedStudyError, NeurosweepError
-from search import worth
 from search.budget import StoppedFor
 from search.checkpoint import BestNetwork, Checkpoint
+from search.insight.findings import Level
+from search.insight.levels import interval, quick_levels
+from search.insight.quick import opened_before, sentences
 from search.leaders import SHOWN, leaders, trial_figures
 from search.plots import draw
 from search.pool import ATTEMPTS, Done, Pool
@@ -66,7 +68,7 @@ def conclude(
         figures = {key: earlier[key] for key in ("test", "test_interval")}
     else:
         test = pool.test(settings, weights, metric)
-        bounds = worth.interval(metric, test, spec.seed)
+        bounds = interval(metric, test, spec.seed)
         if not np.isfinite([test.value, *bounds]).all():
             # JSON has no word for it, nor has PostgreSQL.
             raise NeurosweepError(
@@ -94,10 +96,7 @@ def conclude(
             f"gain more than the noise of the validation {metric}."
         )
     if earlier.get("trial") not in (None, winner.number):
-        result["worth"].append(
-            f"The test split had been opened before, for trial {earlier['trial']}, and more trials were asked for with "
-            "that result in sight: this one may be a little too good."
-        )
+        result["worth"].append(opened_before(earlier["trial"]))
     return result
 
 
@@ -172,9 +171,17 @@ def _result(
     seconds: float,
 ) -> dict[str, Any]:
     counts = {state: sum(trial.state is state for trial in trials) for state in TrialState}
-    chance = worth.chance(metric, dataset)
-    train, validation = float(winner.train or 0.0), float(winner.validation or 0.0)
     low, high = figures["test_interval"]
+    known = quick_levels(
+        metric=metric,
+        dataset=dataset,
+        train=float(winner.train or 0.0),
+        validation=float(winner.validation or 0.0),
+        test=Level(value=figures["test"], low=low, high=high),
+        human=spec.human,
+        target=spec.budget.target,
+        seed=spec.seed,
+    )
     return {
         "study": claim.study.label,
         "state": "finished",
@@ -197,16 +204,7 @@ def _result(
             "test": len(dataset.test),
         },
         "seconds": round(seconds, 2),
-        "chance": chance,
-        "worth": worth.sentences(
-            metric=str(metric),
-            train=train,
-            validation=validation,
-            test=figures["test"],
-            bounds=(low, high),
-            rows=len(dataset.test),
-            chance=chance,
-            human=spec.human,
-        ),
+        "chance": known.chance.value,
+        "worth": sentences(known, metric=str(metric), rows=len(dataset.test)),
         "leader": [trial_figures(trial) for trial in leaders(trials)[:SHOWN]],
     }

@@ -15,6 +15,7 @@ from typing import Any
 import ray
 import ray._private.utils
 import ray.exceptions
+from tenacity import retry, retry_if_not_exception_type, stop_after_attempt
 
 from neurosweep.errors import InterruptedStudyError, UnreachableError
 from search.placement import Node
@@ -23,6 +24,9 @@ OBJECT_STORE_BYTES = 512 * 1024**2
 """Least size of our own Ray's object store; it holds the datasets and nothing else."""
 
 CONNECT_SECONDS = 5.0
+
+STARTS = 2
+"""Ray gives itself 30 s to start, which a machine that is busy with other things may overrun."""
 
 
 class RaySession:
@@ -54,13 +58,7 @@ class RaySession:
             warnings.simplefilter("ignore")
             try:
                 if address is None:
-                    ray.init(
-                        address="local",
-                        num_cpus=os.cpu_count(),
-                        include_dashboard=False,
-                        object_store_memory=OBJECT_STORE_BYTES,
-                        **quiet,
-                    )
+                    _start(quiet)
                 else:
                     ray.init(address=address, **quiet)
             except InterruptedStudyError:
@@ -93,6 +91,18 @@ class RaySession:
     def close(self) -> None:
         """Leaves the cluster, or ends our own Ray."""
         ray.shutdown()
+
+
+@retry(stop=stop_after_attempt(STARTS), retry=retry_if_not_exception_type(InterruptedStudyError), reraise=True)
+def _start(quiet: dict[str, Any]) -> None:
+    ray.shutdown()  # what is left of an attempt before
+    ray.init(
+        address="local",
+        num_cpus=os.cpu_count(),
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        **quiet,
+    )
 
 
 def _vital_addresses() -> list[str]:

@@ -41,6 +41,9 @@ class Stream(IntEnum):
     SEQUENCE = 2
     REDRAW = 3
     AUDIT = 4
+    PREVIEW = 9
+    EXPLAIN = 7
+    INSIGHT = 10
 
 
 def derived_seed(seed: int, stream: Stream, number: int = 0) -> int:

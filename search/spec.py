@@ -110,6 +110,13 @@ def _name(value: object) -> str:
     return text
 
 
+def _label(value: object) -> str:
+    name, at, number = _text(value).partition("@")
+    if not _NAME.fullmatch(name) or (at and not re.fullmatch(r"[1-9]\d{0,8}", number)):
+        raise broken(f"must be a study's name, or name@N for its N-th study, but is {shown(value)}")
+    return name + at + number
+
+
 def _columns(value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise broken(f"must be a list of column names, but is {shown(value)}")
@@ -318,6 +325,7 @@ class StudySpec(_Record):
         metric: None until the task is known, where the file leaves it out.
         human: A person's value of the metric.
         model: The families of networks to try, in the file's order.
+        start_from: A study in the same database, ``name`` or ``name@N``, whose trials the sampler knows from the start.
         champion: How the winner is chosen among the best; None: it is the one with the best validation metric.
     """
 
@@ -330,6 +338,7 @@ class StudySpec(_Record):
     model: Annotated[tuple[Family, ...], BeforeValidator(_families), PlainSerializer(_one_or_list)] = (Family.MLP,)
     space: Annotated[SpaceSpec, _BLANK_IS_DEFAULT] = Field(default_factory=SpaceSpec)
     search: Annotated[SearchSpec, _BLANK_IS_DEFAULT] = Field(default_factory=SearchSpec)
+    start_from: Annotated[str | None, _optional(_label)] = None
     budget: Annotated[BudgetSpec, _BLANK_IS_DEFAULT] = Field(default_factory=BudgetSpec)
     champion: Annotated[Champion | None, _optional(_champion)] = None
     workers: Annotated[WorkersSpec, _BLANK_IS_DEFAULT] = Field(default_factory=WorkersSpec)
@@ -352,6 +361,13 @@ class StudySpec(_Record):
             remedy = "use odd sizes, such as {low: 3, high: 7, step: 2}, or write padding: valid"
             rule = f"must be odd where padding is same, for the filter to have a middle, but can be {even[0]}: {remedy}"
             raise broken(rule, "space", "filter_size")
+        return self
+
+    @model_validator(mode="after")
+    def _start_from_needs_tpe(self) -> Self:
+        if self.start_from is not None and self.search.sampler is not SamplerKind.TPE:
+            remedy = "write sampler: tpe, or take start_from out"
+            raise broken(f"must go with sampler tpe, the one that can take in what is known: {remedy}", "start_from")
         return self
 
     @model_validator(mode="after")

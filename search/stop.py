@@ -10,10 +10,15 @@ from neurosweep.errors import InterruptedStudyError
 
 
 class Stop(threading.Event):
-    """Set once; the work looks at it between its steps. A step that can't look may let itself be broken off."""
+    """Set once; the work looks at it between its steps. A step that can't look may let itself be broken off.
 
-    def __init__(self) -> None:
+    Attributes:
+        last_words: What a user who won't wait for the end is told.
+    """
+
+    def __init__(self, last_words: str = "ended at once") -> None:
         super().__init__()
+        self.last_words = last_words
         self._breaks = False
 
     def request(self) -> None:

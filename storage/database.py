@@ -154,7 +154,7 @@ def to_come(moment: sa.ColumnElement[float], clock: sa.ColumnElement[float]) -> 
     What lies further ahead than anybody puts it was written by a clock that has been set back since: with SQLite it is
     the machine's. It counts as past, or nobody would take the study for as long.
     """
-    return sa.and_(moment >= clock, moment <= clock + FURTHEST_AHEAD)
+    return sa.and_(moment > clock, moment <= clock + FURTHEST_AHEAD)
 
 
 def migrate(engine: sa.Engine) -> None:

@@ -349,6 +349,17 @@ class ExtraRun:
     error: str | None = None
     at: datetime | None = None
 
+    @property
+    def name(self) -> str:
+        """Such as ``seed 3 of trial 57``."""
+        what = {
+            Probe.ROWS: f"{100 * self.amount:g} % of the rows",
+            Probe.NEURONS: f"{self.amount:g} times the neurons",
+            Probe.EPOCHS: f"{self.amount:g} times the epochs",
+            Probe.SEED: f"seed {self.amount:g}",
+        }
+        return f"{what[self.probe]} of trial {self.trial}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:

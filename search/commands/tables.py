@@ -137,6 +137,15 @@ def _show_next_steps(document: Document, best: dict[str, Any]) -> None:
     say(f"See it in MLflow   neurosweep ui {study}")
 
 
+def new_table(first: str, *others: str) -> Table:
+    """A table with a column of names and columns of numbers."""
+    table = _table()
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
 def _table() -> Table:
     from rich import box
     from rich.table import Table

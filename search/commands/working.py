@@ -23,8 +23,10 @@ from storage.secrecy import public_address
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from search.commands.screen import Screen
     from search.places import Places
     from search.progress import Progress
+    from search.stop import Stop
     from storage.store import Store
 
 
@@ -47,13 +49,17 @@ def run(file: Path, as_json: bool) -> int:
     new = read_new_study(file)
     where = places()
     store = open_store(where)
-    study = store.submit(new)
-    try:
-        with lines_of(file):
-            return _work_on(store, study, where, as_json)
-    except StudyTakenError:
+    with _heeding_signals() as (screen, stop):
+        study = store.submit(new)
+        try:
+            with lines_of(file):
+                ended = _work_on(store, study, where, screen, stop)
+        except StudyTakenError:
+            ended = None
+    if ended is None:
         tell(f"a `neurosweep serve` on this database has taken {study.label}; Control-C leaves it to that one")
         return follow(store, study, where, as_json)
+    return show_end(store, ended, where, as_json)
 
 
 @click.command(cls=Command)
@@ -74,7 +80,9 @@ def resume(study: str, trials: int | None, as_json: bool) -> int:
     store = open_store(where)
     record = store.find(study)
     _refuse_if_done(store, record, trials)
-    return _work_on(store, store.requeue(record.id, trials), where, as_json)
+    with _heeding_signals() as (screen, stop):
+        ended = _work_on(store, store.requeue(record.id, trials), where, screen, stop)
+    return show_end(store, ended, where, as_json)
 
 
 @click.command(cls=Command)
@@ -94,18 +102,14 @@ def serve(as_json: bool) -> int:
     where = places()
     store = open_store(where)
     served: dict[str, None] = {}  # in the order in which they came
-    screen = open_screen()
-
-    def show(progress: Progress) -> None:
-        served.setdefault(progress.label)
-        screen.show(progress)
-
     tell(f"working on the studies of {public_address(where.database)}; Control-C stops")
-    with (
-        stop_on_signals(screen.stopping, lambda: "ended at once; another `neurosweep serve` goes on") as stop,
-        _stdout_kept_clean(),
-        screen,
-    ):
+    with _heeding_signals() as (screen, stop):
+        stop.last_words = "ended at once; another `neurosweep serve` goes on"
+
+        def show(progress: Progress) -> None:
+            served.setdefault(progress.label)
+            screen.show(progress)
+
         work(store, where, show, stop)
     if as_json:
         print_json({"served": list(served)})
@@ -120,18 +124,17 @@ def _refuse_if_done(store: Store, study: StudyRecord, trials: int | None) -> Non
         raise BadInputError(f"All {ended} trials are done; ask for more with --trials.", study.label)
 
 
-def _work_on(store: Store, study: StudyRecord, where: Places, as_json: bool) -> int:
+def _work_on(store: Store, study: StudyRecord, where: Places, screen: Screen, stop: Stop) -> StudyRecord:
+    stop.last_words = f"ended at once; {resume_hint(store, study)}"
     from search.engine import run_study
 
-    screen = open_screen()
-    hint = resume_hint(store, study)
-    with stop_on_signals(screen.stopping, lambda: f"ended at once; {hint}") as stop, _stdout_kept_clean(), screen:
-        ended = run_study(store, study.id, where, screen.show, stop)
-    return show_end(store, ended, where, as_json)
+    return run_study(store, study.id, where, screen.show, stop)
 
 
 @contextlib.contextmanager
-def _stdout_kept_clean() -> Iterator[None]:
-    """What libraries print while a study runs goes to stderr: stdout is for the result alone."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
+def _heeding_signals() -> Iterator[tuple[Screen, Stop]]:
+    """The screen is up, and a signal asks the work to stop: entered before a study is put into the queue, so that none
+    is left there without a word. What libraries print goes to stderr: stdout is for the result alone."""
+    screen = open_screen()
+    with stop_on_signals(screen.stopping) as stop, contextlib.redirect_stdout(sys.stderr), screen:
+        yield screen, stop

@@ -92,12 +92,14 @@ class Advice:
         change: What to do, in the imperative.
         why: The numbers behind it.
         measured: Whether an extra run has shown that it helps; False for what follows from the trials alone.
+        up: Whether the key's value is to grow (True) or to shrink (False); None where it is neither, or not known.
     """
 
     key: str
     change: str
     why: str
     measured: bool = False
+    up: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

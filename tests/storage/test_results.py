@@ -150,6 +150,7 @@ def test_optuna_reads_ours_as_it_reads_its_own(database_url: str, drawn: list[di
     assert list(map(_comparable, ours.trials)) == list(map(_comparable, theirs.trials))
     # A resume reads them faster than Optuna does, and no other ones.
     assert list(map(_comparable, store.optuna_trials(claim.study.id))) == list(map(_comparable, ours.trials))
+    store.close()
 
 
 def _frozen(drawn: dict[str, Any]) -> FrozenTrial:

@@ -8,7 +8,7 @@ import numpy as np
 
 from neurosweep.errors import DataError
 from trainer.data import splits
-from trainer.data.columns import ColumnKind
+from trainer.data.columns import Column, ColumnKind
 from trainer.data.dataset import Array, DataRequest, Dataset, Preprocessing, Split, Task
 from trainer.data.images import Images
 from trainer.data.preprocessing import encode_table, encode_target, feature_count, fit_images, fit_table
@@ -18,7 +18,7 @@ from trainer.data.sources import Source, open_source
 from trainer.data.targets import Target, check_class_sizes, make_target
 from trainer.data.words import about, quoted
 
-__all__ = ["describe", "load", "read_rows"]
+__all__ = ["describe", "load", "raw_columns", "read_rows"]
 
 FRACTIONS = (0.7, 0.15, 0.15)
 """Shares of train, validation and test in a study that says neither shares nor a column."""
@@ -57,6 +57,16 @@ def load(request: DataRequest) -> Dataset:
         split_hash=splits.split_hash(parts),
         example=example,
     )
+
+
+def raw_columns(request: DataRequest, preprocessing: Preprocessing) -> list[Column]:
+    """The columns of a table as its source has them, all rows, in the order of `preprocessing.columns`.
+
+    Raises:
+        DataError: The source can't be read any more, or lacks a column.
+    """
+    source = open_source(request.source, request.target, request.features)
+    return [source.column(record["name"]) for record in preprocessing.columns]
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,12 @@ def encode_target(preprocessing: Preprocessing, target: Target, rows: Array) -> 
 def feature_count(preprocessing: Preprocessing) -> int:
     """The width of an encoded table."""
     return sum(_width(record) for record in preprocessing.columns)
+
+
+def feature_slices(preprocessing: Preprocessing) -> list[slice]:
+    """Where the features of each raw column are in an encoded row."""
+    ends = list(accumulate((_width(record) for record in preprocessing.columns), initial=0))
+    return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def _width(record: dict[str, Any]) -> int:

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from sklearn import dummy, metrics
 
-from search.worth import chance, interval, measure, sentences
+from search.insight.levels import chance, interval, measure, sentences
 from trainer.data.dataset import Dataset, Preprocessing, Split, Task
 from trainer.work import Metric, TestResult
 

@@ -1,0 +1,1 @@
+"""The pages that show a study's best network at work."""
