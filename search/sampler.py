@@ -41,8 +41,10 @@ class Stream(IntEnum):
     SEQUENCE = 2
     REDRAW = 3
     AUDIT = 4
-    PREVIEW = 9
+    EXTRA_RUN = 5
+    SUBSET = 6
     EXPLAIN = 7
+    PREVIEW = 9
     INSIGHT = 10
 
 
