@@ -97,8 +97,8 @@ def conclude(
     result["stopped_for"] = stopped_for
     if stopped_for is StoppedFor.NO_GAIN:
         result["worth"].append(
-            f"The search ended after {len(trials)} of {claim.study.trials} trials: the others were not expected to gain "
-            f"more than the noise of the validation {metric}."
+            f"The search ended after {len(trials)} of {claim.study.trials} trials: the others were not expected to "
+            f"gain more than the noise of the validation {metric}."
         )
     if earlier.get("trial") not in (None, winner.number):
         result["worth"].append(opened_before(earlier["trial"]))
