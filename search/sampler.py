@@ -46,9 +46,6 @@ class Stream(IntEnum):
     INSIGHT = 10
     EXTRA_RUN = 5
     SUBSET = 6
-    EXPLAIN = 7
-    PREVIEW = 9
-    INSIGHT = 10
 
 
 def derived_seed(seed: int, stream: Stream, number: int = 0) -> int:
