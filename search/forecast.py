@@ -300,7 +300,7 @@ class _Play:
         self._packing, self._pace, self._slowdown = packing, pace, slowdown
         self._dataset, self._draws = dataset, draws
         self._random = random.Random(derived_seed(spec.seed, Stream.PREVIEW, number))
-        self._pruner = AuditedPruner(make_pruner(spec), spec.search.audit, spec.seed, {})
+        self._pruner = AuditedPruner(make_pruner(spec), spec, {})
         self._learning = 1 - LEARNT if spec.search.sampler in LEARNING else 0.0
         self._trials = min(packing.trials, max(PLAYED, 16 * packing.workers))
         self._begun = self._trained = 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from neurosweep.errors import BadInputError
+from neurosweep.errors import BadInputError, NoSuchStudyError
 from search.commands.documents import study_document
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say
@@ -20,6 +21,7 @@ from search.commands.words import plain
 
 if TYPE_CHECKING:
     from storage.records import NewStudy
+    from storage.store import Store
 
 
 _ITEMS_SHOWN = 40
@@ -80,6 +82,8 @@ def validate(file: Path, ahead: bool, as_json: bool) -> None:
 
     with lines_of(file):
         spec, dataset = read_data(read_study(file))
+    if spec.start_from is not None:
+        found_to_start_from(open_store(places()), spec.start_from)
     data = describe(dataset)
     preview = preview_document(spec, dataset) if ahead else None
     if as_json:
@@ -108,7 +112,7 @@ def submit(file: Path, as_json: bool) -> None:
     """
     new = read_new_study(file)
     store = open_store(places())
-    study = store.submit(new)
+    study = store.submit(pinned(store, new))
     if as_json:
         print_json(study_document(store.summary(study.id)))
     else:
@@ -123,6 +127,32 @@ def read_new_study(file: Path) -> NewStudy:
     text = study_text(file)
     spec = parse_study(text, str(file))
     return NewStudy(name=spec.name, spec=spec.to_mapping(), text=text, trials=spec.budget.trials)
+
+
+def pinned(store: Store, new: NewStudy) -> NewStudy:
+    """The study with the one that it starts from, where there is one, named so that a later study does not take its
+    name over.
+
+    Raises:
+        NoSuchStudyError: There is no study of that name.
+    """
+    label = new.spec.get("start_from")
+    if label is None:
+        return new
+    return replace(new, spec={**new.spec, "start_from": found_to_start_from(store, label)})
+
+
+def found_to_start_from(store: Store, label: str) -> str:
+    """``name@N`` of a study that another one starts from.
+
+    Raises:
+        NoSuchStudyError: There is none.
+    """
+    try:
+        study = store.find(label)
+    except NoSuchStudyError as error:
+        raise NoSuchStudyError(error.message, "start_from") from None
+    return f"{study.name}@{study.number}"
 
 
 def _seen_from(folder: Path, data: str | None) -> str | None:
