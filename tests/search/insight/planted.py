@@ -138,7 +138,9 @@ def studied(dataset: Dataset, spec: StudySpec) -> Studied:
         for work, proposal, result in zip(works, proposals, results, strict=True)
     ]
     rows = [
-        EpochRow(trial=result.trial, at=START, **dataclasses.asdict(epoch)) for result in results for epoch in result.epochs
+        EpochRow(trial=result.trial, at=START, **dataclasses.asdict(epoch))
+        for result in results
+        for epoch in result.epochs
     ]
     return Studied(spec, dataset, trials, rows, trainer, {result.trial: result for result in results})
 
