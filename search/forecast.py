@@ -161,7 +161,9 @@ def forecast(spec: StudySpec, dataset: Dataset, draws: Sequence[Settings]) -> Fo
     )
     pace = _measured(spec, dataset, draws, packing, worker.Trainer)
     slowdown = CROWDED if shape.count * shape.cpus >= cores else 1.0
-    played = [_Play(spec, packing, dataset, draws, pace, slowdown, number).through() for number in range(TIMES)]
+    rows = len(dataset.train), len(dataset.validation)
+    networks = [(pace.epoch(_features(each, dataset, *rows)), packing.cost(each, 1)) for each in draws]
+    played = [_Play(spec, packing, rows[1], networks, pace, slowdown, number).through() for number in range(TIMES)]
     seconds = [IMPORTS * importing + wall for wall, _ in played]
     middle = statistics.median(seconds)
     deciles = statistics.quantiles(seconds, n=10)
@@ -310,23 +312,30 @@ class _Trial:
 
 
 class _Play:
-    """One way in which the study may go."""
+    """One way in which the study may go.
+
+    Args:
+        validation: Rows of that split.
+        networks: What there is to draw from: the seconds of an epoch, and its floating-point operations.
+        slowdown: A factor to all of a worker's times.
+        number: Which way.
+    """
 
     def __init__(
         self,
         spec: StudySpec,
         packing: Packing,
-        dataset: Dataset,
-        draws: Sequence[Settings],
+        validation: int,
+        networks: Sequence[tuple[float, float]],
         pace: _Pace,
         slowdown: float,
         number: int,
     ) -> None:
-        self._packing, self._pace, self._slowdown = packing, pace, slowdown
-        self._dataset, self._draws = dataset, draws
+        self._packing, self._networks = packing, networks
+        self._pace, self._slowdown = pace, slowdown
         self._random = random.Random(derived_seed(spec.seed, Stream.PREVIEW, number))
         self._pruner = AuditedPruner(make_pruner(spec), spec, {})
-        self._counted = len(dataset.validation) if spec.metric in (Metric.ERROR, Metric.BALANCED_ERROR) else 0
+        self._counted = validation if spec.metric in (Metric.ERROR, Metric.BALANCED_ERROR) else 0
         self._learning = 1 - LEARNT if spec.search.sampler in LEARNING else 0.0
         self._trials = min(packing.trials, max(PLAYED, 16 * packing.workers))
         self._begun = self._trained = 0
@@ -372,12 +381,12 @@ class _Play:
         return pack
 
     def _begin(self) -> _Trial:
-        settings, data = self._random.choice(self._draws), self._dataset
+        epoch, cost = self._random.choice(self._networks)
         self._begun += 1
         return _Trial(
             number=self._begun - 1,
-            epoch=self._pace.epoch(_features(settings, data, len(data.train), len(data.validation))),
-            cost=self._packing.cost(settings, 1),
+            epoch=epoch,
+            cost=cost,
             quality=self._random.random() * (1 - self._learning * self._begun / self._trials),
             failing=self._random.random() < self._pace.failing,
         )

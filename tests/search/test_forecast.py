@@ -141,7 +141,7 @@ def test_a_few_trials_are_really_trained_and_their_epochs_cost_something(
 
 def test_rates_are_found_again_and_keep_their_proportion_where_nothing_is_said_of_them() -> None:
     rates = np.array([4e-10, 3e-11, 5e-4])
-    features = np.random.default_rng(0).uniform(0.1, 1, (200, 3)) * [1e9, 1e10, 1e3]
+    features = np.random.default_rng(0).uniform(0.1, 1, (5000, 3)) * [1e9, 1e10, 1e3]
     assert forecasts._rates(features, features @ rates) == pytest.approx(rates, rel=0.05)
     slow = np.array([[0.0, 0.0, 1e3]])  # one pack, of calls alone: ten times as slow as the reference
     assert forecasts._rates(slow, slow @ (10 * forecasts.REFERENCE)) == pytest.approx(10 * forecasts.REFERENCE)
