@@ -24,6 +24,7 @@ CONTRACT = [
     "resume",
     "cancel",
     "predict",
+    "explain",
     "ui",
     "sync",
     "doctor",
