@@ -48,7 +48,8 @@ def make_report(
     winner = winning_trial(study, trials)
     tell = _teller(study, trials, on_progress)
     with workbench(store, study, places, on_progress, stop) as bench:
-        extra_runs, not_run = store.extra_runs(study.id), ()
+        extra_runs = store.extra_runs(study.id)
+        not_run: tuple[str, ...] = ()
         if study.state in _AT_REST:
             tell("extra runs")
             extra_runs, not_run = make_extra_runs(store, study, trials, bench, winner=winner.number, thorough=thorough)
