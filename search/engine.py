@@ -274,7 +274,11 @@ class Session:
             _finish(store, claim, lease, patience, state, error=error)
         else:
             state = StudyState.FINISHED
-            self._on_progress(dispatcher.progress("testing the winner"))
+            sealed, reason = (
+                claim.study.sealed,
+                "the winner" if claim.study.tree is None else "the winner of all rounds",
+            )
+            self._on_progress(dispatcher.progress("choosing the winner" if sealed else "testing the winner"))
             reach("testing_winner")
             result = patience(
                 lambda: ending.result().conclude(
@@ -289,6 +293,7 @@ class Session:
                     epochs=store.epochs(study_id),
                     folder=self._places.folder_of(claim.study.uid),
                     started=started,
+                    look=lambda trial: store.record_opening(study_id, trial, reason),
                     stopped_for=dispatcher.budget.stopped_for,
                 )
             )

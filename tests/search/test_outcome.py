@@ -51,6 +51,7 @@ class Ended:
         self.spec = spec.resolved(self.dataset.task)
         self.metric = Metric(metric)
         self.folder = folder
+        self.looks: list[int] = []
         self.store = Store.open(f"sqlite:///{folder}/n.db")
         study = self.store.submit(NewStudy(name=source, spec=self.spec.to_mapping(), text="", trials=trials))
         claim = self.store.claim("dispatcher", study_id=study.id)
@@ -101,6 +102,7 @@ class Ended:
             "epochs": self.store.epochs(self.claim.study.id),
             "folder": self.folder,
             "started": time.monotonic() - 12.5,
+            "look": self.looks.append,
         }
         result = conclude(**{**arguments, **changes})
         assert json.loads(json.dumps(result, allow_nan=False)) == result, "it is kept as JSON"
