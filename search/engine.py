@@ -10,9 +10,9 @@ import importlib
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -119,6 +119,46 @@ def serve(store: Store, places: Places, on_progress: OnProgress, stop: Stop) -> 
             except NeurosweepError as error:
                 label = claim.study.label if claim is not None else "the queue"
                 on_progress(Progress(label=label, metric="", stage=f"failed: {error}", total=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workbench:
+    """What it takes to go on with a study that has ended.
+
+    Attributes:
+        spec: With its task and metric filled in.
+        dataset: The very splits that the study has used.
+    """
+
+    spec: StudySpec
+    dataset: Dataset
+    on_progress: OnProgress
+    session: Session
+
+    @property
+    def pool(self) -> Pool:
+        """Workers as the study file asks for them, brought up at the first call; they hold no data yet."""
+        return self.session.ready_pool(self.spec)
+
+
+@contextlib.contextmanager
+def workbench(
+    store: Store, study: StudyRecord, places: Places, on_progress: OnProgress, stop: Stop
+) -> Iterator[Workbench]:
+    """The data of a study, workers where they are wanted, and MLflow: what was recorded for it is told at the end.
+
+    To be used from the main thread.
+
+    Raises:
+        BadInputError: The data can't be read any more, or are others than those of the study.
+    """
+    from search.insight.winner import studied_data
+
+    on_progress(Progress(label=study.label, metric="", stage="reading data", total=study.trials))
+    with Session(places, on_progress, stop) as session:
+        spec, dataset = studied_data(study)
+        yield Workbench(spec=spec, dataset=dataset, on_progress=on_progress, session=session)
+        session.drain(store, study)
 
 
 class Session:
@@ -232,7 +272,7 @@ class Session:
         metric = Metric(spec.metric or Metric.ERROR)
         label, study_id, trials = claim.study.label, claim.study.id, claim.study.trials
         self._on_progress(Progress(label=label, metric=metric, stage="starting workers", total=trials))
-        pool = self._ready_pool(spec)
+        pool = self.ready_pool(spec)
         address = self._places.checkpoints_of(claim.study.uid)
         pool.load(dataset, address)
         started_fact = facts.started(claim.study)
@@ -248,7 +288,7 @@ class Session:
             pool=pool,
             proposals=proposals,
             checkpoint=checkpoint,
-            packing=_packing(claim, dataset, pool),
+            packing=Packing.of(claim.study.trials, dataset, pool),
             name_worker=_worker_name,
             known=known,
             known_epochs=patience(lambda: store.epochs(study_id, _running(known))),
@@ -289,6 +329,7 @@ class Session:
                     pool=pool,
                     proposals=proposals,
                     checkpoint=checkpoint,
+                    store=store,
                     trials=store.trials(study_id),
                     epochs=store.epochs(study_id),
                     folder=self._places.folder_of(claim.study.uid),
@@ -346,7 +387,8 @@ class Session:
             )
         return spec, dataset, ending
 
-    def _ready_pool(self, spec: StudySpec) -> Pool:
+    def ready_pool(self, spec: StudySpec) -> Pool:
+        """The pool, with the workers that a study asks for."""
         pool, workers = self.pool(), spec.workers
         pool.open(fit_workers(workers.count, workers.cpus, workers.gpus, pool.nodes))
         return pool
@@ -369,17 +411,6 @@ def _finish(
 
 def _running(trials: Sequence[TrialRecord]) -> list[int]:
     return [trial.number for trial in trials if trial.state is TrialState.RUNNING]
-
-
-def _packing(claim: Claim, dataset: Dataset, pool: Pool) -> Packing:
-    return Packing(
-        trials=claim.study.trials,
-        workers=pool.size,
-        on_gpu=pool.on_gpu,
-        rows=len(dataset.train),
-        input_shape=dataset.input_shape,
-        outputs=dataset.outputs,
-    )
 
 
 def _why_none(store: Store, claim: Claim) -> str:

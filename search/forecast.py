@@ -294,7 +294,7 @@ class _Play:
         self._packing, self._pace, self._slowdown = packing, pace, slowdown
         self._dataset, self._draws = dataset, draws
         self._random = random.Random(derived_seed(spec.seed, Stream.PREVIEW, number))
-        self._pruner = AuditedPruner(make_pruner(spec), spec.search.audit, spec.seed, {})
+        self._pruner = AuditedPruner(make_pruner(spec), spec, {})
         self._trials = min(packing.trials, max(PLAYED, 16 * packing.workers))
         self._begun = self._trained = 0
 

@@ -5,29 +5,31 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neurosweep.errors import InterruptedStudyError, NeurosweepError
+from neurosweep.errors import NeurosweepError
+from search import side_runs
 from search.budget import StoppedFor
 from search.checkpoint import BestNetwork, Checkpoint
 from search.insight.findings import Level
 from search.insight.levels import chance, interval, quick_levels
 from search.insight.quick import opened_before, sentences
 from search.leaders import SHOWN, leaders, trial_figures
+from search.packing import Packing
 from search.plots import draw
-from search.pool import ATTEMPTS, Done, Pool
+from search.pool import Pool
 from search.spec import StudySpec
 from search.study import Proposals
-from search.watch import FIRST_RATE, MARGIN, START_SECONDS, Watch
 from storage.records import Claim, EpochRow, TrialRecord, TrialState
+from storage.store import Store
 from trainer.data.dataset import Dataset
 from trainer.settings import Settings
-from trainer.work import Metric, Outcome, SegmentResult, TrialWork
+from trainer.work import Metric, Outcome, TrialWork
 
 
 def conclude(
@@ -39,21 +41,21 @@ def conclude(
     pool: Pool,
     proposals: Proposals,
     checkpoint: Checkpoint,
+    store: Store,
     trials: Sequence[TrialRecord],
     epochs: Sequence[EpochRow],
     folder: Path,
     started: float,
-    look: Callable[[int], None],
     stopped_for: StoppedFor | None = None,
 ) -> dict[str, Any]:
     """Chooses the winner, opens the test split for it, and writes the champion and the plots into `folder`.
 
-    A study that is resumed and has the same winner as before keeps its test figures: the split stays shut. So it does
-    for a sealed study, which has no champion either: it may yet turn out to be a later round's.
+    That it is opened is recorded first. A study that is resumed and has the same winner as before keeps its test
+    figures: the split stays shut. So it does for a sealed study, which has no champion either: another round may have
+    the winner of all rounds.
 
     Args:
         started: When the study was claimed, by `time.monotonic`.
-        look: Called with the winner's number before the test split is opened for it.
         stopped_for: Why trials that were asked for have not begun.
 
     Returns:
@@ -64,7 +66,7 @@ def conclude(
     """
     winner = leaders(trials)[0]
     settings = Settings.from_json(winner.settings)
-    weights = _winning_weights(winner, settings, spec, metric, pool, checkpoint)
+    weights = _winning_weights(winner, settings, spec, metric, dataset, pool, checkpoint)
     earlier = (claim.study.result or {}).get("best") or {}
     opened_for = earlier.get("trial") if earlier.get("test") is not None else None
     test, sealed = None, claim.study.sealed
@@ -74,7 +76,8 @@ def conclude(
     elif opened_for == winner.number:
         figures = {key: earlier[key] for key in ("test", "test_interval")}
     else:
-        look(winner.number)
+        reason = "the winner" if claim.study.tree is None else "the winner of all rounds"
+        store.record_opening(claim.study.id, winner.number, reason)
         test = pool.test(settings, weights, metric)
         bounds = interval(metric, test, spec.seed)
         if not np.isfinite([test.value, *bounds]).all():
@@ -101,8 +104,8 @@ def conclude(
     result["stopped_for"] = stopped_for
     if stopped_for is StoppedFor.NO_GAIN:
         result["worth"].append(
-            f"The search ended after {len(trials)} of {claim.study.trials} trials: the others were not expected to gain "
-            f"more than the noise of the validation {metric}."
+            f"The search ended after {len(trials)} of {claim.study.trials} trials: the others were not expected to "
+            f"gain more than the noise of the validation {metric}."
         )
     if not sealed and opened_for not in (None, winner.number):
         result["worth"].append(opened_before(opened_for))
@@ -110,7 +113,13 @@ def conclude(
 
 
 def _winning_weights(
-    winner: TrialRecord, settings: Settings, spec: StudySpec, metric: Metric, pool: Pool, checkpoint: Checkpoint
+    winner: TrialRecord,
+    settings: Settings,
+    spec: StudySpec,
+    metric: Metric,
+    dataset: Dataset,
+    pool: Pool,
+    checkpoint: Checkpoint,
 ) -> dict[str, Any]:
     """The kept weights; where they are missing or damaged, the winner is trained again from its seed."""
     best = checkpoint.best
@@ -126,7 +135,7 @@ def _winning_weights(
         until=epochs,
         keep_up_to=math.inf,
     )
-    result = _trained_again(work, pool)
+    (result,) = side_runs.train([work], pool, Packing.of(1, dataset, pool))
     if result.outcome is not Outcome.FINISHED or result.weights is None:
         reason = result.reason or "it gave no weights"
         raise NeurosweepError(f"The winner, trial {winner.number}, could not be trained again: {reason}")
@@ -134,29 +143,6 @@ def _winning_weights(
         BestNetwork(trial=winner.number, validation=float(winner.validation or 0.0), weights=result.weights)
     )
     return result.weights
-
-
-def _trained_again(work: TrialWork, pool: Pool) -> SegmentResult:
-    """The result of one trial by itself; where its worker dies, another one is asked, a few times."""
-    deaths, watch = 0, Watch()
-    while True:
-        worker = next((worker for worker in range(pool.size) if pool.serves(worker)), 0)
-        pool.submit(worker, [work])
-        watch.expect(worker, START_SECONDS * FIRST_RATE / MARGIN, time.monotonic())
-        done: list[Done] = []
-        while not done:
-            done = [each for each in pool.collect(0.5) if each.works == (work,)]
-            if pool.stopped():
-                raise InterruptedStudyError("Told to stop.")
-            watch.shown(pool.signs(), time.monotonic())
-            for silent, why in watch.late(time.monotonic()).items():
-                watch.gone(silent)
-                pool.end(silent, why)
-        if done[0].results is not None:
-            return done[0].results[0]
-        deaths += not done[0].blameless
-        if deaths == ATTEMPTS:
-            raise NeurosweepError(f"The winner, trial {work.trial}, could not be trained again: {done[0].death}")
 
 
 def _save_champion(folder: Path, program: bytes, dataset: Dataset) -> None:

@@ -93,7 +93,7 @@ class Proposals:
             study_name=label, storage=self._storage, pruner=optuna.pruners.NopPruner(), direction="minimize"
         )
         self._study_id = self._storage.get_study_id_from_name(label)
-        self._pruner = AuditedPruner(make_pruner(spec), spec.search.audit, spec.seed, would_stop or {})
+        self._pruner = AuditedPruner(make_pruner(spec), spec, would_stop or {})
         self._asked = 0
         self._exhausted = False
         self._best: tuple[float, int] | None = None

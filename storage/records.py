@@ -356,13 +356,18 @@ class ExtraRun:
     @property
     def name(self) -> str:
         """Such as ``seed 3 of trial 57``."""
-        what = {
-            Probe.ROWS: f"{100 * self.amount:g} % of the rows",
-            Probe.NEURONS: f"{self.amount:g} times the neurons",
-            Probe.EPOCHS: f"{self.amount:g} times the epochs",
-            Probe.SEED: f"seed {self.amount:g}",
-        }
-        return f"{what[self.probe]} of trial {self.trial}"
+        return run_name(self.probe, self.trial, self.amount)
+
+
+def run_name(probe: Probe, trial: int, amount: float) -> str:
+    """What an extra run is called."""
+    what = {
+        Probe.ROWS: f"{100 * amount:g} % of the rows",
+        Probe.NEURONS: f"{amount:g} times the neurons",
+        Probe.EPOCHS: f"{amount:g} times the epochs",
+        Probe.SEED: f"seed {amount:g}",
+    }
+    return f"{what[probe]} of trial {trial}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import click
 from neurosweep import __version__
 from neurosweep.errors import BadInputError, NeurosweepError
 from search.commands import stopping
+from search.commands.comparing import compare
 from search.commands.describing import describe
 from search.commands.documents import error_document
 from search.commands.explaining import explain
@@ -24,6 +25,7 @@ from search.commands.output import drop_stdout, forgive_encodings, print_json, s
 from search.commands.predicting import predict
 from search.commands.refining import refine
 from search.commands.repairing import doctor, sync
+from search.commands.reporting import report
 from search.commands.stopping import INTERRUPTED
 from search.commands.ui import ui
 from search.commands.working import resume, run, serve
@@ -71,8 +73,8 @@ for command in (*_WORK, export_study, import_study):
     cli.add_command(command)
 for command in (sync, doctor):
     cli.add_command(command)
-cli.add_command(explain)
-cli.add_command(refine)
+for command in (report, refine, explain, compare):
+    cli.add_command(command)
 cli.add_command(cli.commands.pop("version"))  # the last of the list
 
 

@@ -325,7 +325,7 @@ def _fewer_trials(evidence: Evidence) -> Iterator[Advice]:
         return
     yield Advice(
         key="budget.trials",
-        change="Compare fewer trials on the same validation rows, or let the search end with budget.stop_when: no_gain.",
+        change="Compare fewer trials on the same rows, or let the search end with budget.stop_when: no_gain.",
         why=f"{len(evidence.trials):,} trials were compared on {evidence.validation_rows:,} rows; the best one's "
         f"{figure(validation.value)} became {figure(test.value)} on new ones.",
         up=False,

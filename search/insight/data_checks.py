@@ -13,7 +13,7 @@ import numpy.typing as npt
 from search.insight.decision import figure, judged
 from search.insight.duplicates import duplicates
 from search.insight.findings import DataFindings, Levels, Suspect
-from search.insight.levels import SHARES, row_losses, wilson
+from search.insight.levels import SHARES, difference, row_losses, wilson
 from trainer.data.dataset import Dataset, Split, Task
 from trainer.work import Metric, TestResult
 
@@ -32,6 +32,9 @@ SUSPECTS = 20
 
 DOUBTFUL = 0.04
 """Share of the rows that the winner is surest of and that are labelled otherwise, from which on labels are doubted."""
+
+TRUSTED = 0.7
+"""Share of chance that a winner's validation metric must not be over for its doubts of labels to count."""
 
 OUTLYING = 5.0
 """A residual of so many robust standard deviations is none that the others' distribution would give."""
@@ -54,7 +57,7 @@ def data_findings(
     warnings = [
         *_of_leaks(leaks, dataset),
         *_of_duplicates(doubles, dataset),
-        *_of_labels(dataset, validation),
+        *(_of_labels(dataset, validation) if trustworthy(levels) else ()),
         *_of_sizes(metric, dataset, levels),
         *_of_classes(metric, dataset),
         *_of_constants(dataset),
@@ -163,6 +166,15 @@ def doubtful_share(task: Task, result: TestResult) -> tuple[float, float, float]
     return (share, *wilson(share, len(wrong)))
 
 
+def trustworthy(levels: Levels) -> bool:
+    """Whether the winner is good enough to contradict the data: it is rid of much of what a constant guess gets wrong,
+    and no simple model is clearly better."""
+    _, own = judged(levels)
+    if levels.validation.value > TRUSTED * levels.chance.value:
+        return False
+    return levels.simple is None or difference(own, levels.simple).low <= 0
+
+
 def _wrong(task: Task, result: TestResult) -> tuple[Array, Array]:
     """Which rows the winner gets wrong, and the loss of each."""
     if task is Task.CLASSIFICATION:
@@ -212,7 +224,7 @@ def _of_labels(dataset: Dataset, validation: TestResult) -> list[str]:
     if dataset.task is Task.REGRESSION:
         return [
             f"{share:.1%} ({low:.1%} to {high:.1%}) of the validation rows lie {OUTLYING:g} standard deviations or "
-            "more from what the winner says, where there should be next to none: values may be wrong. Look at the suspects."
+            "more from what the winner says, where next to none should be: values may be wrong. Look at the suspects."
         ]
     return [
         f"Of the half of the validation rows that the winner is surest of, {share:.1%} ({low:.1%} to {high:.1%}) are "

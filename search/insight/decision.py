@@ -167,9 +167,15 @@ def _without_goal(levels: Levels, gaps: Sequence[Gap], measured: Sequence[Gain])
             f"No gap is both larger than its interval and at least {said}. But as far as their intervals tell, some "
             f"may be that large: {'; '.join(open_)}."
         ]
-    missing = [f"{probe}" for probe in PROBED if not any(gain.probe is probe for gain in measured)]
-    rest = f" Whether more {' or '.join(missing)} would help has not been measured." if missing else ""
-    return Verdict.DONE, [f"Every gap is under {said}.{rest}"]
+    return Verdict.DONE, [f"Every gap is under {said}.{_tried(measured)}"]
+
+
+def _tried(measured: Sequence[Gain]) -> str:
+    """What was measured to be of no use, and what was not measured."""
+    idle = [gain.words for gain in measured if not gain.real]
+    missing = [str(probe) for probe in PROBED if not any(gain.probe is probe for gain in measured)]
+    said = f" No better for {' or '.join(idle)}, as far as the rows can tell." if idle else ""
+    return said + (f" Whether more {' or '.join(missing)} would help has not been measured." if missing else "")
 
 
 def _said(gap: Gap) -> str:

@@ -84,6 +84,9 @@ class Ended:
         """As an engine that starts now finds it."""
         return Checkpoint(CheckpointStore(str(self.folder)))
 
+    def openings(self) -> list[tuple[int | None, str]]:
+        return [(look.trial, look.reason) for look in self.store.openings(self.claim.study.id)]
+
     @property
     def winner(self) -> TrialRecord:
         complete = [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
@@ -98,6 +101,7 @@ class Ended:
             "pool": self.pool,
             "proposals": self.proposals,
             "checkpoint": self.checkpoint,
+            "store": self.store,
             "trials": self.trials,
             "epochs": self.store.epochs(self.claim.study.id),
             "folder": self.folder,
@@ -187,6 +191,7 @@ def test_a_resumed_study_with_the_same_winner_leaves_the_test_split_shut(iris: E
 
     assert (best["test"], best["test_interval"]) == (0.125, [0.1, 0.2])
     assert iris.pool.tests == 0
+    assert iris.openings() == []
     assert (iris.folder / "champion" / "network.pt2").exists()
 
 
@@ -199,6 +204,22 @@ def test_a_resumed_study_with_another_winner_opens_it_for_that_one_and_says_so(i
     assert result["best"]["test"] < 0.8
     assert iris.pool.tests == 1
     assert f"opened before, for trial {iris.winner.number + 1}" in result["worth"][-1]
+    assert iris.openings() == [(iris.winner.number, "the winner")]
+
+
+def test_each_look_at_the_test_split_is_recorded_before_it(iris: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+    test = iris.pool.test
+
+    def watched(*arguments: Any) -> Any:
+        looked.append(iris.openings())
+        return test(*arguments)
+
+    monkeypatch.setattr(iris.pool, "test", watched)
+    iris.conclude()
+    iris.conclude()
+    look = (iris.winner.number, "the winner")
+    assert looked == [[look], [look, look]]
 
 
 @pytest.mark.parametrize("kept", ["nothing", "another trial's", "damaged"])
@@ -229,7 +250,9 @@ def test_a_winner_that_can_not_be_trained_again_is_an_error_that_says_why(iris: 
     shutil.rmtree(iris.folder / "best")
     iris.pool.deadly = lambda work: True
 
-    with pytest.raises(NeurosweepError, match=f"trial {iris.winner.number}, could not be trained again: the worker"):
+    with pytest.raises(
+        NeurosweepError, match=f"trial {iris.winner.number}, could not be trained again: 3 workers died"
+    ):
         iris.conclude(checkpoint=iris.kept())
     assert iris.pool.tests == 0
 
