@@ -314,11 +314,8 @@ class Session:
             _finish(store, claim, lease, patience, state, error=error)
         else:
             state = StudyState.FINISHED
-            sealed, reason = (
-                claim.study.sealed,
-                "the winner" if claim.study.tree is None else "the winner of all rounds",
-            )
-            self._on_progress(dispatcher.progress("choosing the winner" if sealed else "testing the winner"))
+            stage = "choosing the winner" if claim.study.sealed else "testing the winner"
+            self._on_progress(dispatcher.progress(stage))
             reach("testing_winner")
             result = patience(
                 lambda: ending.result().conclude(
@@ -334,7 +331,6 @@ class Session:
                     epochs=store.epochs(study_id),
                     folder=self._places.folder_of(claim.study.uid),
                     started=started,
-                    look=lambda trial: store.record_opening(study_id, trial, reason),
                     stopped_for=dispatcher.budget.stopped_for,
                 )
             )

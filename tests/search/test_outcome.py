@@ -51,7 +51,6 @@ class Ended:
         self.spec = spec.resolved(self.dataset.task)
         self.metric = Metric(metric)
         self.folder = folder
-        self.looks: list[int] = []
         self.store = Store.open(f"sqlite:///{folder}/n.db")
         study = self.store.submit(NewStudy(name=source, spec=self.spec.to_mapping(), text="", trials=trials))
         claim = self.store.claim("dispatcher", study_id=study.id)
@@ -106,7 +105,6 @@ class Ended:
             "epochs": self.store.epochs(self.claim.study.id),
             "folder": self.folder,
             "started": time.monotonic() - 12.5,
-            "look": self.looks.append,
         }
         result = conclude(**{**arguments, **changes})
         assert json.loads(json.dumps(result, allow_nan=False)) == result, "it is kept as JSON"
@@ -205,6 +203,24 @@ def test_a_resumed_study_with_another_winner_opens_it_for_that_one_and_says_so(i
     assert iris.pool.tests == 1
     assert f"opened before, for trial {iris.winner.number + 1}" in result["worth"][-1]
     assert iris.openings() == [(iris.winner.number, "the winner")]
+
+
+def test_a_sealed_study_has_no_test_figures_and_no_champion_whatever_it_had_before(iris: Ended) -> None:
+    for earlier in (None, {"best": {"trial": iris.winner.number + 1, "test": None, "test_interval": None}}):
+        sealed = dataclasses.replace(iris.claim.study, sealed=True, result=earlier)
+        result = iris.conclude(claim=dataclasses.replace(iris.claim, study=sealed))
+        best = result["best"]
+        assert (best["trial"], best["validation"]) == (iris.winner.number, iris.winner.validation)
+        assert (best["test"], best["test_interval"], best["model"]) == (None, None, None)
+        assert result["worth"] == ["The test split stays shut until the last round has chosen the winner of them all."]
+    assert (iris.pool.tests, iris.openings()) == (0, [])
+    assert not (iris.folder / "champion").exists()
+    # Unsealed, it is judged for the first time.
+    judged = dataclasses.replace(iris.claim.study, tree="1", result=result)
+    told = iris.conclude(claim=dataclasses.replace(iris.claim, study=judged))
+    assert told["best"]["test"] is not None
+    assert iris.openings() == [(iris.winner.number, "the winner of all rounds")]
+    assert not any("opened before" in sentence for sentence in told["worth"])
 
 
 def test_each_look_at_the_test_split_is_recorded_before_it(iris: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
