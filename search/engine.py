@@ -314,7 +314,8 @@ class Session:
             _finish(store, claim, lease, patience, state, error=error)
         else:
             state = StudyState.FINISHED
-            self._on_progress(dispatcher.progress("testing the winner"))
+            stage = "choosing the winner" if claim.study.sealed else "testing the winner"
+            self._on_progress(dispatcher.progress(stage))
             reach("testing_winner")
             result = patience(
                 lambda: ending.result().conclude(
