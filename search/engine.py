@@ -32,6 +32,7 @@ from search.checkpoint_store import CheckpointStore
 from search.disk import check_room
 from search.dispatcher import Dispatcher, Signals
 from search.failures import FailureBudget
+from search.knowledge import earlier_trials
 from search.lease import Lease
 from search.no_gain import Noise, seeds_noise
 from search.packing import Packing
@@ -358,6 +359,7 @@ class Session:
         """The study's trials so far, for its sampler and as records."""
         known = patience(lambda: store.trials(claim.study.id))
         theirs = patience(lambda: store.optuna_trials(claim.study.id))
+        earlier = patience(lambda: earlier_trials(store, spec, dataset.split_hash, claim.study.created_at))
         proposals = Proposals(
             spec,
             dataset.input_shape,
@@ -366,6 +368,7 @@ class Session:
             outputs=dataset.outputs,
             rows=len(dataset.train),
             too_large=[trial.number for trial in known if (trial.error or "").startswith(OUT_OF_MEMORY)],
+            earlier=earlier,
             would_stop={trial.number: trial.would_stop for trial in known if trial.would_stop is not None},
         )
         return proposals, known

@@ -44,8 +44,8 @@ class Stream(IntEnum):
     EXTRA_RUN = 5
     SUBSET = 6
     EXPLAIN = 7
-    PREVIEW = 9
-    INSIGHT = 10
+    PREVIEW = 8
+    INSIGHT = 9
 
 
 def derived_seed(seed: int, stream: Stream, number: int = 0) -> int:

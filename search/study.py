@@ -22,6 +22,7 @@ from optuna.trial import TrialState as OptunaState
 
 from search.audit import AuditedPruner
 from search.draft import Draft, Parameters
+from search.knowledge import EarlierTrial, in_space
 from search.pruner import make_pruner
 from search.sampler import Stream, derived_seed, make_sampler, quiet_optuna, redrawing
 from search.space import Proposal, Space
@@ -60,6 +61,7 @@ class Proposals:
         outputs: Of every network; it and `rows`, of the train split, are for the memory that networks take.
         too_large: Numbers of those among `trials` that ran out of memory, as `too_large` was told of them.
         would_stop: Of those among `trials` that are audited, as `would_stop` said of them.
+        earlier: Trials of other studies, for the sampler to know where it can; they are none of this study's.
 
     Attributes:
         ended: How many trials have ended.
@@ -80,6 +82,7 @@ class Proposals:
         rows: int = 1,
         too_large: Collection[int] = (),
         would_stop: Mapping[int, int] | None = None,
+        earlier: Sequence[EarlierTrial] = (),
     ) -> None:
         quiet_optuna()
         self._spec = spec
@@ -107,6 +110,7 @@ class Proposals:
         sampler = make_sampler(spec, 0)
         if isinstance(sampler, TreeParzen):
             self._study.sampler = self._tpe = sampler
+            sampler.start_from(in_space(earlier, self._space, self._parameters))
         known_as_too_large = frozenset(too_large)
         for trial in trials:
             self._restore(trial, too_large=trial.number in known_as_too_large)

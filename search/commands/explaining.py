@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from search.commands.options import Command, json_option, places
-from search.commands.output import print_json, say
+from search.commands.output import print_json, say, tell
 from search.commands.studies import open_store
+from search.publishing import drain
 
 if TYPE_CHECKING:
     from search.places import Places
@@ -26,7 +27,7 @@ PAGE = "explain"
     "--output",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The page to write.  [default: in the study's folder]",
+    help="Write the page here as well.",
 )
 @json_option
 def explain(study: str, output: Path | None, as_json: bool) -> None:
@@ -35,6 +36,9 @@ def explain(study: str, output: Path | None, as_json: bool) -> None:
     One HTML file with the whole network inside, for any browser: it needs no server and no network. For images you draw
     or pick one and see what every layer makes of it. For a table you see which columns matter, how the answer moves
     with each, and what it becomes when you change a row.
+
+    The page is kept in the study's folder and with its run in MLflow. Its rows come from the test split, once the study
+    has opened that.
 
     \b
     Example:
@@ -45,12 +49,17 @@ def explain(study: str, output: Path | None, as_json: bool) -> None:
     store = open_store(where)
     record = store.find(study)
     text = _page(where, store, record)
-    page = output or where.folder_of(record.uid) / "pages" / f"{PAGE}.html"
-    if output is None:
-        page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(text, encoding="utf-8")
+    kept = where.folder_of(record.uid) / "pages" / f"{PAGE}.html"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    for file in (kept, output):
+        if file is not None:
+            file.write_text(text, encoding="utf-8")
+    store.publish_page(record.id, PAGE)
+    if late := drain(where, record.id):
+        tell(late)
+    page = (output or kept).absolute()
     if as_json:
-        print_json({"page": str(page.absolute())})
+        print_json({"page": str(page)})
     else:
         say(str(page))
 
@@ -72,6 +81,8 @@ def _page(where: Places, store: Store, study: StudyRecord) -> str:
     trainer = make_trainer(dataset)
     winner = load_winner(where, study, trial, spec, dataset, trainer=trainer)
     split = "test" if study.result else "validation"
+    if split == "test":
+        store.record_opening(study.id, trial.number, PAGE)
     told = outputs_of(winner, dataset, getattr(dataset, split), metric, trainer=trainer)
     if dataset.preprocessing.kind == "image":
         return image_page(

@@ -13,6 +13,7 @@ import click
 from neurosweep import __version__
 from neurosweep.errors import BadInputError, NeurosweepError
 from search.commands import stopping
+from search.commands.comparing import compare
 from search.commands.describing import describe
 from search.commands.documents import error_document
 from search.commands.explaining import explain
@@ -23,6 +24,7 @@ from search.commands.options import Command, format_options, json_option, place_
 from search.commands.output import drop_stdout, forgive_encodings, print_json, say, tell
 from search.commands.predicting import predict
 from search.commands.repairing import doctor, sync
+from search.commands.reporting import report
 from search.commands.stopping import INTERRUPTED
 from search.commands.ui import ui
 from search.commands.working import resume, run, serve
@@ -70,7 +72,8 @@ for command in (*_WORK, export_study, import_study):
     cli.add_command(command)
 for command in (sync, doctor):
     cli.add_command(command)
-cli.add_command(explain)
+for command in (report, explain, compare):
+    cli.add_command(command)
 cli.add_command(cli.commands.pop("version"))  # the last of the list
 
 

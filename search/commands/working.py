@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from neurosweep.errors import BadInputError, StudyTakenError
-from search.commands.files import read_new_study
+from search.commands.files import pinned, read_new_study
 from search.commands.looking import follow
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say, tell
@@ -50,7 +50,7 @@ def run(file: Path, as_json: bool) -> int:
     where = places()
     store = open_store(where)
     with _heeding_signals() as (screen, stop):
-        study = store.submit(new)
+        study = store.submit(pinned(store, new))
         try:
             with lines_of(file):
                 ended = _work_on(store, study, where, screen, stop)

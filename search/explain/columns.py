@@ -165,6 +165,7 @@ def grid(column: Column, rows: Array) -> list[Any]:
     elif len(np.unique(known)) <= POINTS:
         found = np.unique(known).tolist()
     else:
-        even = np.linspace(*np.quantile(known, ENDS), POINTS)
+        low, high = np.quantile(known, ENDS).tolist()
+        even = np.linspace(low, high, POINTS)
         found = np.unique(np.round(even) if column.kind is ColumnKind.WHOLE else even).tolist()
     return [*found, None] if missing.any() else found

@@ -1,7 +1,7 @@
 "use strict";
 // The drawer at the foot of the page: the arithmetic of the neuron that is looked at, spelled out.
 
-const FEW_CELLS = 9; // of a filter: three of them fit beside each other, larger ones only two
+const CELL = 25; // pixels of one number
 const SHOWN_TERMS = 6;
 
 function makeDrawer(viewer, host, spoken) {
@@ -43,7 +43,7 @@ function whichNeuron(viewer, chosen, name) {
   const sees = `Sees ${rows}×${columns} of the image's ${shape[1]}×${shape[2]} pixels.`;
   return make("div", { class: "which" }, make("div", { class: "map" }, canvas, frame),
     make("div", {}, make("strong", { id: "neuron-name" }, name), make("p", { class: "soft" }, sees,
-      viewer.held ? " Held: click it again, or press Escape." : " Click to hold it.")));
+      viewer.held ? " Held; Escape lets go." : " Click to hold it.")));
 }
 
 function spelledOut(viewer, { at }, terms) {
@@ -81,8 +81,9 @@ function groupSums(viewer, at, { layer, groups }) {
     numberGrid(patch, layer.size, { scale }), make("span", {}, "×"), numberGrid(weights, layer.size), make("span", {}, "="), make("b", {}, short(sum))));
 }
 
-function shownGroups(layer) {
-  return layer.size ** 2 <= FEW_CELLS ? 3 : 2;
+// As many as fit beside the rest; two at least, one below the other on a phone.
+function shownGroups({ size }) {
+  return Math.max(2, Math.floor((innerWidth - 700) / (2 * CELL * size + 90)));
 }
 
 function belowName(viewer, at, map) {
@@ -136,12 +137,12 @@ function behindTheSum(viewer, at, { layer, groups = [], bias, sum, norm, normed,
   else lines.push(["all products", short(sum)]);
   if (norm) {
     const { mean, scale, shift } = norm;
-    lines.push(["batch norm: (z − mean) × scale + shift",
+    lines.push(["batch norm",
       `(${short(sum)} ${signed(-mean)}) × ${short(scale)} ${signed(shift)} = ${short(normed)}`]);
   }
-  if (layer.activation) lines.push([`activation: ${layer.activation}`, `${layer.activation}(${short(normed)}) = ${short(value)}`]);
+  if (layer.activation) lines.push(["activation", `${layer.activation}(${short(normed)}) = ${short(value)}`]);
   const classes = layer.name === "output" && viewer.data.classes.length;
-  if (classes) lines.push(["softmax: its share of all answers", percent(softmax(viewer.results[at].value)[viewer.neuron.index])]);
+  if (classes) lines.push(["softmax", percent(softmax(viewer.results[at].value)[viewer.neuron.index])]);
   const list = make("dl", {}, lines.flatMap(([what, numbers], i) => [make("dt", { class: "soft" }, what),
     make("dd", {}, i === lines.length - 1 ? make("output", {}, numbers) : numbers)]));
   return make("div", { class: "behind" }, list, layer.activation ? curveOf(layer.activation, normed) : null);

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from search.worth import measure
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.inspection import partial_dependence, permutation_importance
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from search.explain.columns import dependence, grid, permutation_importances
+from search.insight.levels import measure
 from trainer.data.columns import Column, ColumnKind
 from trainer.data.dataset import Preprocessing
 from trainer.work import Metric
@@ -98,8 +98,8 @@ def test_the_interval_holds_the_true_importance_as_often_as_it_says(metric: Metr
             truth = inputs[:, 0] + random.normal(size=60)
             true = (2 / np.pi) ** 0.5 * (3**0.5 - 1)
         else:  # one class in five, answered by the input's sign; 20 % of the answers are turned around
-            truth = (random.random(60) < 0.2).astype(int)
-            inputs[:, 0] = np.abs(inputs[:, 0]) * np.where(truth ^ (random.random(60) < 0.2), 1, -1)
+            truth = (random.random(60) < 0.2).astype(np.int64)
+            inputs[:, 0] = np.abs(inputs[:, 0]) * np.where(truth != (random.random(60) < 0.2), 1, -1)
             true = 0.5 - 0.2
         found = permutation_importances(ASKS[metric], metric, inputs, truth, numbers(1), seed)[0]
         held += found.low <= true <= found.high
