@@ -25,6 +25,7 @@ CONTRACT = [
     "resume",
     "cancel",
     "predict",
+    "explain",
     "ui",
     "sync",
     "doctor",
