@@ -14,6 +14,7 @@ from tests.search.commands.shelf import Call, Shelf, environment
 CONTRACT = [
     "init",
     "validate",
+    "describe",
     "run",
     "submit",
     "serve",
