@@ -45,10 +45,10 @@ function percent(share) {
   return `${(100 * share).toFixed(1)} %`;
 }
 
-// An answer in words: a class's name, or a number to a thousandth of the target's spread.
+// An answer in words: a class's name, or a number to a hundredth of the target's spread.
 function answerName(model, answer) {
   if (model.classes.length) return model.classes[answer];
-  const step = 10 ** (Math.floor(Math.log10(model.target.std)) - 3);
+  const step = 10 ** (Math.floor(Math.log10(model.target.std)) - 2);
   return String(Number((Math.round(answer / step) * step).toPrecision(12)));
 }
 

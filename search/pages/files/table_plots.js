@@ -18,10 +18,11 @@ function ticksOf(low, high) {
   return found;
 }
 
-// Those of the ticks along a width whose labels don't run into each other.
-function apart(ticks, width) {
-  const letters = Math.max(...ticks.map((tick) => String(tick).length));
-  const every = Math.ceil((ticks.length * (letters * 7.2 + 12)) / width);
+// Those of the ticks whose labels don't run into each other; `x` says where each one is.
+function apart(ticks, x) {
+  if (ticks.length < 2) return ticks;
+  const widest = 12 + 7.2 * Math.max(...ticks.map((tick) => String(tick).length));
+  const every = Math.ceil(widest / (x(ticks[1]) - x(ticks[0])));
   return ticks.filter((_, i) => i % every === 0);
 }
 
@@ -88,7 +89,7 @@ function dependencePlot({ column, values, mean, lines, mine, current, answer, he
       );
     });
     if (scale.numbers.length) {
-      for (const tick of apart(ticksOf(...scale.range), width - left)) {
+      for (const tick of apart(ticksOf(...scale.range), scale.x)) {
         svg.append(draw("text", { class: "soft", x: scale.x(tick), y: bottom + 20, "text-anchor": "middle" }, String(tick)));
       }
       for (const decile of column.deciles) {
@@ -138,7 +139,7 @@ function targetPlot({ counts, low, high }, marks) {
       svg.append(draw("rect", { class: "histogram", x: from, y: bottom - tall, width: Math.max(to - from - 1, 0.5), height: tall }));
     });
     svg.append(draw("line", { class: "axis", x1: 14, x2: width - 14, y1: bottom, y2: bottom }));
-    for (const tick of apart(ticksOf(...range), width)) {
+    for (const tick of apart(ticksOf(...range), x)) {
       svg.append(draw("text", { class: "soft", x: x(tick), y: height - 8, "text-anchor": "middle" }, String(tick)));
     }
     for (const { value, kind } of marks) {
@@ -163,7 +164,7 @@ function scatterPlot(truth, answers, chosen, open) {
         draw("text", { class: "soft", x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, String(tick)),
       );
     }
-    for (const tick of apart(ticks, width - left)) {
+    for (const tick of apart(ticks, x)) {
       svg.append(draw("text", { class: "soft", x: x(tick), y: height - 24, "text-anchor": "middle" }, String(tick)));
     }
     svg.append(
