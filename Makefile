@@ -57,7 +57,7 @@ test: $(INSTALLED)
 	check 'ruff format' $(VENV)/bin/python -m ruff format --no-cache --check .; \
 	check 'mypy --strict' $(VENV)/bin/python -m mypy --strict; \
 	check 'walls' $(VENV)/bin/lint-imports --no-logo; \
-	check 'pytest' $(VENV)/bin/python -m pytest $(PYTEST_ARGS); \
+	check 'pytest' $(VENV)/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS); \
 	if [ -n "$$failed" ]; then printf '\nmake test: NOT good: %s\n' "$${failed#, }"; exit 1; fi; \
 	printf '\nmake test: all five checks are good\n'
 

@@ -33,6 +33,7 @@ from benchmarks.report import save, table
 from search.checkpoint import Checkpoint
 from search.checkpoint_store import CheckpointStore
 from search.dispatcher import Dispatcher, Signals
+from search.no_gain import Noise
 from search.packing import Packing
 from search.pool import Done, Pool
 from search.pool_worker import Sign
@@ -200,6 +201,7 @@ def measure(url: str, home: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         on_progress=course.show,
         signals=Signals(stop=lambda: False, cancel=lambda: False, renew=lambda: None),
         started=time.monotonic(),
+        noise=Noise(metric=Metric.ERROR, rows=SMALL),
     )
     profile = cProfile.Profile()
     began, cpu = time.perf_counter(), time.process_time()

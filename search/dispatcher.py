@@ -15,10 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from neurosweep.failpoints import reach
+from search.budget import Budget
 from search.checkpoint import Checkpoint
 from search.clock import CLOCK, Clock
 from search.hands import Hands
 from search.ledger import Live
+from search.no_gain import Noise
 from search.packing import AHEAD, Packing
 from search.patience import Patience
 from search.pool import Done, Pool
@@ -72,9 +74,11 @@ class Dispatcher:
         known_epochs: The epochs of those that it left running: they go on from their last checkpoint, or run again
             from their seed.
         started: When the study was begun, by `clock`, had all claims followed on one another.
+        noise: Of the metric.
 
     Attributes:
         failure: Why the study ended before its time, in a line: too many of its trials failed.
+        budget: What ends the study early, and whether it has.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class Dispatcher:
         on_progress: Callable[[Progress], None],
         signals: Signals,
         started: float,
+        noise: Noise,
         clock: Clock = CLOCK,
     ) -> None:
         self._claim = claim
@@ -121,6 +126,14 @@ class Dispatcher:
             known_epochs=known_epochs,
             name_worker=name_worker,
             patience=self._patience,
+            clock=clock,
+        )
+        self.budget = Budget(
+            spec.budget,
+            trials=claim.study.trials,
+            proposals=proposals,
+            noise=noise,
+            started=started,
             clock=clock,
         )
         self._hands = Hands(pool.size)
@@ -267,11 +280,11 @@ class Dispatcher:
 
     def _pruned(self, paused: Sequence[int]) -> set[int]:
         """Which of a pack's paused trials end here: those that the pruner ends, all once the target is met without
-        them, and once the time is up those that don't look like the winner."""
+        them, and once the time is up, or there is nothing to gain, those that don't look like the winner."""
         ending = self._proposals.judge(paused)
-        if self._target_met():
+        if self.budget.target_met():
             ending = set(paused)
-        elif self._time_is_up():
+        elif self.budget.time_is_up() or self.budget.nothing_to_gain():
             left = [trial for trial in paused if trial not in ending]
             ending |= set(left) - self._hopeful(left)
         return ending
@@ -285,19 +298,6 @@ class Dispatcher:
         return {trial for trial in trials if min(live[trial].curve) <= bars[trial]}
 
     # What comes next
-
-    def _spent(self) -> bool:
-        """Whether no further trial begins. When the time is up, the best of those under way are still trained to their
-        end, so that they count; and one trial there is, however short the time."""
-        return (self._time_is_up() and self._trials.asked > 0) or self._target_met()
-
-    def _time_is_up(self) -> bool:
-        minutes = self._spec.budget.minutes
-        return minutes is not None and self._clock.monotonic() - self._started >= 60 * minutes
-
-    def _target_met(self) -> bool:
-        target, best = self._spec.budget.target, self._proposals.best()
-        return target is not None and best is not None and best[1] <= target
 
     def _supply(self, worker: int) -> None:
         """Lines up what a worker needs so that it does not stand still."""
@@ -322,7 +322,7 @@ class Dispatcher:
         pack = self._hands.take_ready(worker, most)
         cost = sum(self._cost(self._trials.live[trial]) for trial in pack)
         while len(pack) < most and cost < self._packing.budget:
-            trial = self._trials.begin(worker, self._spent)
+            trial = self._trials.begin(worker, self.budget.spent)
             if trial is None:
                 break
             pack.append(trial)

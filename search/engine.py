@@ -10,9 +10,9 @@ import importlib
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,7 +32,9 @@ from search.checkpoint_store import CheckpointStore
 from search.disk import check_room
 from search.dispatcher import Dispatcher, Signals
 from search.failures import FailureBudget
+from search.knowledge import earlier_trials
 from search.lease import Lease
+from search.no_gain import Noise, seeds_noise
 from search.packing import Packing
 from search.patience import Patience
 from search.placement import fit_workers
@@ -59,6 +61,10 @@ REVIVE_SECONDS = 60.0
 """A publisher that has gone away is started again no sooner than this after the last one's start."""
 
 OnProgress = Callable[[Progress], None]
+
+
+class _CancelledError(InterruptedStudyError):
+    """A cancel that is heard while the winner is chosen, when no trial is under way."""
 
 
 def run_study(store: Store, study_id: int, places: Places, on_progress: OnProgress, stop: Stop) -> StudyRecord:
@@ -117,6 +123,46 @@ def serve(store: Store, places: Places, on_progress: OnProgress, stop: Stop) -> 
             except NeurosweepError as error:
                 label = claim.study.label if claim is not None else "the queue"
                 on_progress(Progress(label=label, metric="", stage=f"failed: {error}", total=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workbench:
+    """What it takes to go on with a study that has ended.
+
+    Attributes:
+        spec: With its task and metric filled in.
+        dataset: The very splits that the study has used.
+    """
+
+    spec: StudySpec
+    dataset: Dataset
+    on_progress: OnProgress
+    session: Session
+
+    @property
+    def pool(self) -> Pool:
+        """Workers as the study file asks for them, brought up at the first call; they hold no data yet."""
+        return self.session.ready_pool(self.spec)
+
+
+@contextlib.contextmanager
+def workbench(
+    store: Store, study: StudyRecord, places: Places, on_progress: OnProgress, stop: Stop
+) -> Iterator[Workbench]:
+    """The data of a study, workers where they are wanted, and MLflow: what was recorded for it is told at the end.
+
+    To be used from the main thread.
+
+    Raises:
+        BadInputError: The data can't be read any more, or are others than those of the study.
+    """
+    from search.insight.winner import studied_data
+
+    on_progress(Progress(label=study.label, metric="", stage="reading data", total=study.trials))
+    with Session(places, on_progress, stop) as session:
+        spec, dataset = studied_data(study)
+        yield Workbench(spec=spec, dataset=dataset, on_progress=on_progress, session=session)
+        session.drain(store, study)
 
 
 class Session:
@@ -185,6 +231,8 @@ class Session:
                 self._work(store, claim, lease, patience)
             except LeaseLostError:
                 raise
+            except _CancelledError:
+                _finish(store, claim, lease, patience, StudyState.CANCELLED)
             except InterruptedStudyError:
                 _finish(store, claim, lease, patience, StudyState.STOPPED)
             except Exception as error:
@@ -230,7 +278,7 @@ class Session:
         metric = Metric(spec.metric or Metric.ERROR)
         label, study_id, trials = claim.study.label, claim.study.id, claim.study.trials
         self._on_progress(Progress(label=label, metric=metric, stage="starting workers", total=trials))
-        pool = self._ready_pool(spec)
+        pool = self.ready_pool(spec)
         address = self._places.checkpoints_of(claim.study.uid)
         pool.load(dataset, address)
         started_fact = facts.started(claim.study)
@@ -246,13 +294,18 @@ class Session:
             pool=pool,
             proposals=proposals,
             checkpoint=checkpoint,
-            packing=_packing(claim, dataset, pool),
+            packing=Packing.of(claim.study.trials, dataset, pool),
             name_worker=_worker_name,
             known=known,
             known_epochs=patience(lambda: store.epochs(study_id, _running(known))),
             on_progress=lambda progress: self._show(progress, lease),
             signals=Signals(stop=self._stop.is_set, cancel=lease.cancelled, renew=lease.check),
             started=started,
+            noise=Noise(
+                metric=metric,
+                rows=len(dataset.validation),
+                seeds=seeds_noise(patience(lambda: store.extra_runs(study_id))),
+            ),
         )
         dispatcher.work()
         if lease.cancelled():
@@ -267,8 +320,14 @@ class Session:
             _finish(store, claim, lease, patience, state, error=error)
         else:
             state = StudyState.FINISHED
-            self._on_progress(dispatcher.progress("testing the winner"))
             reach("testing_winner")
+
+            def show_stage(stage: str) -> None:
+                lease.check()
+                if lease.cancelled():
+                    raise _CancelledError("The study was cancelled.")
+                self._on_progress(dispatcher.progress(stage))
+
             result = patience(
                 lambda: ending.result().conclude(
                     claim=claim,
@@ -278,10 +337,13 @@ class Session:
                     pool=pool,
                     proposals=proposals,
                     checkpoint=checkpoint,
+                    store=store,
                     trials=store.trials(study_id),
                     epochs=store.epochs(study_id),
                     folder=self._places.folder_of(claim.study.uid),
                     started=started,
+                    stopped_for=dispatcher.budget.stopped_for,
+                    on_stage=show_stage,
                 )
             )
             lease.check()
@@ -297,6 +359,7 @@ class Session:
         """The study's trials so far, for its sampler and as records."""
         known = patience(lambda: store.trials(claim.study.id))
         theirs = patience(lambda: store.optuna_trials(claim.study.id))
+        earlier = patience(lambda: earlier_trials(store, spec, dataset.split_hash, claim.study.created_at))
         proposals = Proposals(
             spec,
             dataset.input_shape,
@@ -305,6 +368,7 @@ class Session:
             outputs=dataset.outputs,
             rows=len(dataset.train),
             too_large=[trial.number for trial in known if (trial.error or "").startswith(OUT_OF_MEMORY)],
+            earlier=earlier,
             would_stop={trial.number: trial.would_stop for trial in known if trial.would_stop is not None},
         )
         return proposals, known
@@ -331,7 +395,8 @@ class Session:
             )
         return spec, dataset, ending
 
-    def _ready_pool(self, spec: StudySpec) -> Pool:
+    def ready_pool(self, spec: StudySpec) -> Pool:
+        """The pool, with the workers that a study asks for."""
         pool, workers = self.pool(), spec.workers
         pool.open(fit_workers(workers.count, workers.cpus, workers.gpus, pool.nodes))
         return pool
@@ -354,17 +419,6 @@ def _finish(
 
 def _running(trials: Sequence[TrialRecord]) -> list[int]:
     return [trial.number for trial in trials if trial.state is TrialState.RUNNING]
-
-
-def _packing(claim: Claim, dataset: Dataset, pool: Pool) -> Packing:
-    return Packing(
-        trials=claim.study.trials,
-        workers=pool.size,
-        on_gpu=pool.on_gpu,
-        rows=len(dataset.train),
-        input_shape=dataset.input_shape,
-        outputs=dataset.outputs,
-    )
 
 
 def _why_none(store: Store, claim: Claim) -> str:

@@ -5,28 +5,32 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neurosweep.errors import InterruptedStudyError, NeurosweepError
+from neurosweep.errors import NeurosweepError
+from search import side_runs
+from search.budget import StoppedFor
+from search.champion import choose
 from search.checkpoint import BestNetwork, Checkpoint
 from search.insight.findings import Level
-from search.insight.levels import interval, quick_levels
+from search.insight.levels import chance, interval, quick_levels
 from search.insight.quick import opened_before, sentences
 from search.leaders import SHOWN, leaders, trial_figures
+from search.packing import Packing
 from search.plots import draw
-from search.pool import ATTEMPTS, Done, Pool
+from search.pool import Pool
 from search.spec import StudySpec
 from search.study import Proposals
-from search.watch import FIRST_RATE, MARGIN, START_SECONDS, Watch
 from storage.records import Claim, EpochRow, TrialRecord, TrialState
+from storage.store import Store
 from trainer.data.dataset import Dataset
 from trainer.settings import Settings
-from trainer.work import Metric, Outcome, SegmentResult, TrialWork
+from trainer.work import Metric, Outcome, TrialWork
 
 
 def conclude(
@@ -38,17 +42,24 @@ def conclude(
     pool: Pool,
     proposals: Proposals,
     checkpoint: Checkpoint,
+    store: Store,
     trials: Sequence[TrialRecord],
     epochs: Sequence[EpochRow],
     folder: Path,
     started: float,
+    stopped_for: StoppedFor | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
     """Chooses the winner, opens the test split for it, and writes the champion and the plots into `folder`.
 
-    A study that is resumed and has the same winner as before keeps its test figures: the split stays shut.
+    That it is opened is recorded first. A study that is resumed and has the same winner as before keeps its test
+    figures: the split stays shut. So it does for a sealed study, which has no champion either: another round may have
+    the winner of all rounds.
 
     Args:
         started: When the study was claimed, by `time.monotonic`.
+        stopped_for: Why trials that were asked for have not begun.
+        on_stage: Told what goes on, in a few words.
 
     Returns:
         The result, as JSON values.
@@ -56,14 +67,22 @@ def conclude(
     Raises:
         NeurosweepError: The winner could not be trained again or saved, or its test metric is not finite.
     """
-    winner = leaders(trials)[0]
+    choice = choose(store, claim.study, spec, dataset, pool, trials, on_stage)
+    winner = choice.trial
+    on_stage("choosing the winner" if claim.study.sealed else "testing the winner")
     settings = Settings.from_json(winner.settings)
-    weights = _winning_weights(winner, settings, spec, metric, pool, checkpoint)
+    weights = _winning_weights(winner, settings, spec, metric, dataset, pool, checkpoint)
     earlier = (claim.study.result or {}).get("best") or {}
-    test = None
-    if earlier.get("trial") == winner.number:
+    opened_for = earlier.get("trial") if earlier.get("test") is not None else None
+    test, sealed = None, claim.study.sealed
+    figures: dict[str, Any]
+    if sealed:
+        figures = {"test": None, "test_interval": None}
+    elif opened_for == winner.number:
         figures = {key: earlier[key] for key in ("test", "test_interval")}
     else:
+        reason = "the winner" if claim.study.tree is None else "the winner of all rounds"
+        store.record_opening(claim.study.id, winner.number, reason)
         test = pool.test(settings, weights, metric)
         bounds = interval(metric, test, spec.seed)
         if not np.isfinite([test.value, *bounds]).all():
@@ -74,7 +93,7 @@ def conclude(
                 spec.data.source,
             )
         figures = {"test": test.value, "test_interval": list(bounds)}
-    exported = pool.export(settings, weights)  # takes about as long as the plots do
+    exported = None if sealed else pool.export(settings, weights)  # takes about as long as the plots do
     draw(
         folder / "plots",
         metric=metric,
@@ -84,15 +103,30 @@ def conclude(
         dataset=dataset,
         test=test,
     )
-    _save_champion(folder / "champion", exported(), dataset)
+    if exported is not None:
+        _save_champion(folder / "champion", exported(), dataset)
     result = _result(claim, spec, metric, dataset, trials, winner, figures, time.monotonic() - started)
-    if earlier.get("trial") not in (None, winner.number):
-        result["worth"].append(opened_before(earlier["trial"]))
+    result |= {"stopped_for": stopped_for, "ties": list(choice.tied)}
+    if choice.why is not None:
+        result["worth"].append(choice.why)
+    if stopped_for is StoppedFor.NO_GAIN:
+        result["worth"].append(
+            f"The search ended after {len(trials)} of {claim.study.trials} trials: the others were not expected to "
+            f"gain more than the noise of the validation {metric}."
+        )
+    if not sealed and opened_for not in (None, winner.number):
+        result["worth"].append(opened_before(opened_for))
     return result
 
 
 def _winning_weights(
-    winner: TrialRecord, settings: Settings, spec: StudySpec, metric: Metric, pool: Pool, checkpoint: Checkpoint
+    winner: TrialRecord,
+    settings: Settings,
+    spec: StudySpec,
+    metric: Metric,
+    dataset: Dataset,
+    pool: Pool,
+    checkpoint: Checkpoint,
 ) -> dict[str, Any]:
     """The kept weights; where they are missing or damaged, the winner is trained again from its seed."""
     best = checkpoint.best
@@ -108,7 +142,7 @@ def _winning_weights(
         until=epochs,
         keep_up_to=math.inf,
     )
-    result = _trained_again(work, pool)
+    (result,) = side_runs.train([work], pool, Packing.of(1, dataset, pool))
     if result.outcome is not Outcome.FINISHED or result.weights is None:
         reason = result.reason or "it gave no weights"
         raise NeurosweepError(f"The winner, trial {winner.number}, could not be trained again: {reason}")
@@ -116,29 +150,6 @@ def _winning_weights(
         BestNetwork(trial=winner.number, validation=float(winner.validation or 0.0), weights=result.weights)
     )
     return result.weights
-
-
-def _trained_again(work: TrialWork, pool: Pool) -> SegmentResult:
-    """The result of one trial by itself; where its worker dies, another one is asked, a few times."""
-    deaths, watch = 0, Watch()
-    while True:
-        worker = next((worker for worker in range(pool.size) if pool.serves(worker)), 0)
-        pool.submit(worker, [work])
-        watch.expect(worker, START_SECONDS * FIRST_RATE / MARGIN, time.monotonic())
-        done: list[Done] = []
-        while not done:
-            done = [each for each in pool.collect(0.5) if each.works == (work,)]
-            if pool.stopped():
-                raise InterruptedStudyError("Told to stop.")
-            watch.shown(pool.signs(), time.monotonic())
-            for silent, why in watch.late(time.monotonic()).items():
-                watch.gone(silent)
-                pool.end(silent, why)
-        if done[0].results is not None:
-            return done[0].results[0]
-        deaths += not done[0].blameless
-        if deaths == ATTEMPTS:
-            raise NeurosweepError(f"The winner, trial {work.trial}, could not be trained again: {done[0].death}")
 
 
 def _save_champion(folder: Path, program: bytes, dataset: Dataset) -> None:
@@ -162,17 +173,7 @@ def _result(
     seconds: float,
 ) -> dict[str, Any]:
     counts = {state: sum(trial.state is state for trial in trials) for state in TrialState}
-    low, high = figures["test_interval"]
-    known = quick_levels(
-        metric=metric,
-        dataset=dataset,
-        train=float(winner.train or 0.0),
-        validation=float(winner.validation or 0.0),
-        test=Level(value=figures["test"], low=low, high=high),
-        human=spec.human,
-        target=spec.budget.target,
-        seed=spec.seed,
-    )
+    guess, worth = _worth(spec, metric, dataset, winner, figures)
     return {
         "study": claim.study.label,
         "state": "finished",
@@ -187,7 +188,7 @@ def _result(
             **trial_figures(winner),
             **figures,
             "weights": winner.weights,
-            "model": f"models:/{claim.study.name}@champion",
+            "model": None if figures["test"] is None else f"models:/{claim.study.name}@champion",
         },
         "splits": {
             "train": len(dataset.train),
@@ -195,7 +196,28 @@ def _result(
             "test": len(dataset.test),
         },
         "seconds": round(seconds, 2),
-        "chance": known.chance.value,
-        "worth": sentences(known, metric=str(metric), rows=len(dataset.test)),
+        "chance": guess,
+        "worth": worth,
         "leader": [trial_figures(trial) for trial in leaders(trials)[:SHOWN]],
     }
+
+
+def _worth(
+    spec: StudySpec, metric: Metric, dataset: Dataset, winner: TrialRecord, figures: dict[str, Any]
+) -> tuple[float, list[str]]:
+    """The best constant guess, and what the winner's figures say."""
+    if figures["test"] is None:
+        guess = chance(metric, dataset, dataset.validation, spec.seed).value
+        return guess, ["The test split stays shut until the last round has chosen the winner of them all."]
+    low, high = figures["test_interval"]
+    known = quick_levels(
+        metric=metric,
+        dataset=dataset,
+        train=float(winner.train or 0.0),
+        validation=float(winner.validation or 0.0),
+        test=Level(value=figures["test"], low=low, high=high),
+        human=spec.human,
+        target=spec.budget.target,
+        seed=spec.seed,
+    )
+    return known.chance.value, sentences(known, metric=str(metric), rows=len(dataset.test))

@@ -18,9 +18,14 @@ so the same trials.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 from trainer.cost import training_flops
 from trainer.settings import Settings
+
+if TYPE_CHECKING:
+    from search.pool import Pool
+    from trainer.data.dataset import Dataset
 
 PACK_FLOPS = 3e10
 """About a second on one core: packs of small dense networks run at 25 to 30 GFLOP/s."""
@@ -58,6 +63,18 @@ class Packing:
     input_shape: tuple[int, ...]
     outputs: int
 
+    @classmethod
+    def of(cls, trials: int, dataset: Dataset, pool: Pool) -> Self:
+        """For a pool that is open."""
+        return cls(
+            trials=trials,
+            workers=pool.size,
+            on_gpu=pool.on_gpu,
+            rows=len(dataset.train),
+            input_shape=dataset.input_shape,
+            outputs=dataset.outputs,
+        )
+
     @property
     def packs_ahead(self) -> int:
         """Packs that a worker is given before it has answered."""
@@ -75,8 +92,12 @@ class Packing:
             left: Trials of the study that have not been proposed yet.
         """
         quarter = self.trials // (4 * self.workers * self.packs_ahead)
-        share = -(-left // self.workers)
-        return max(1, min(MOST_ON_GPU if self.on_gpu else MOST_ON_CPU, quarter, share))
+        return max(1, min(quarter, self.share(left)))
+
+    def share(self, left: int) -> int:
+        """Networks of a pack at most where nothing is to be learnt from them for the next: a worker's share of what is
+        left."""
+        return max(1, min(MOST_ON_GPU if self.on_gpu else MOST_ON_CPU, -(-left // self.workers)))
 
     def cost(self, settings: Settings, epochs: int) -> float:
         """Floating-point operations of so many epochs of a trial."""

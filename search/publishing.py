@@ -26,6 +26,20 @@ _LOW_PRIORITY = ["nice", "-n", "19"] if shutil.which("nice") else []
 """From its first line on: importing MLflow takes seconds that the workers need."""
 
 
+def drain(places: Places, study_id: int) -> str | None:
+    """Lets a publisher's process write what the outbox has of a study.
+
+    Returns:
+        None when all was published, else how far MLflow is behind, in a line.
+    """
+    publisher = Publisher(places)
+    try:
+        publisher.order_drain(study_id)
+        return publisher.drained(threading.Event())
+    finally:
+        publisher.stop()
+
+
 class Publisher:
     """A running `python -m storage.publisher`."""
 

@@ -41,7 +41,11 @@ class Stream(IntEnum):
     SEQUENCE = 2
     REDRAW = 3
     AUDIT = 4
-    INSIGHT = 10
+    EXTRA_RUN = 5
+    SUBSET = 6
+    EXPLAIN = 7
+    PREVIEW = 8
+    INSIGHT = 9
 
 
 def derived_seed(seed: int, stream: Stream, number: int = 0) -> int:

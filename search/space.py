@@ -25,7 +25,7 @@ from trainer.settings import (
     Schedule,
     Settings,
 )
-from trainer.shapes import feature_map_size
+from trainer.shapes import feature_map_size, obstacle
 
 GRID_POINTS = 5
 """Values that a grid takes of a range without steps."""
@@ -49,10 +49,12 @@ class Proposal:
 
     Attributes:
         params: What is trained, under the study file's names, fixed settings included; only what this network has.
+        repairs: What no image could pass, and what is trained in its place: a sentence for each convolution.
     """
 
     settings: Settings
     params: dict[str, Value]
+    repairs: tuple[str, ...] = ()
 
 
 class Space:
@@ -108,11 +110,12 @@ class Space:
             batch_size=draw.whole("batch_size"),
             schedule=Schedule(draw("schedule")),
         )
+        repairs: list[str] = []
         if family is Family.CNN:
-            settings = self._with_convolutions(settings, draw)
-        return Proposal(settings=settings, params=draw.params)
+            settings = self._with_convolutions(settings, draw, repairs)
+        return Proposal(settings=settings, params=draw.params, repairs=tuple(repairs))
 
-    def _with_convolutions(self, settings: Settings, draw: _Draw) -> Settings:
+    def _with_convolutions(self, settings: Settings, draw: _Draw, repairs: list[str]) -> Settings:
         proposed = [
             ConvLayer(
                 filters=draw.whole("filters", layer),
@@ -127,6 +130,8 @@ class Space:
         height, width = self._height, self._width
         for number, layer in enumerate(proposed, start=1):
             trained = repaired(layer, padding, height, width, self._filter_sizes)
+            if trained != layer:
+                repairs.append(f"conv {number}: {_repair(layer, trained, padding, height, width)}")
             height, width = (feature_map_size(size, trained, padding) for size in (height, width))
             draw.params[f"filter_size_{number}"] = trained.filter_size
             draw.params[f"pool_{number}"] = trained.pool.value
@@ -183,6 +188,16 @@ def repaired(layer: ConvLayer, padding: Padding, height: int, width: int, filter
     if feature_map_size(side, layer, padding) < 1:
         layer = replace(layer, pool=Pool.NONE)
     return layer
+
+
+def _repair(layer: ConvLayer, trained: ConvLayer, padding: Padding, height: int, width: int) -> str:
+    """What stood in the way, and what is trained instead, in words."""
+    changes = []
+    if trained.filter_size != layer.filter_size:
+        changes.append(f"with a filter of {trained.filter_size}x{trained.filter_size}")
+    if trained.pool is not layer.pool:
+        changes.append("without pooling")
+    return f"{obstacle(layer, padding, height, width)}; it is trained {' and '.join(changes)}"
 
 
 def on_grid(dimension: Range) -> Choice:

@@ -276,12 +276,12 @@ class SearchSpec(_Record):
 
     Attributes:
         audit: The share of the trials that the pruner would stop that are trained to their end nevertheless, to learn
-            whether stopping is right.
+            whether stopping is right; `search.audit` says what auto is.
     """
 
     sampler: Annotated[SamplerKind, BeforeValidator(Names(SamplerKind).check)] = SamplerKind.TPE
     pruner: Annotated[PrunerKind, BeforeValidator(Names(PrunerKind).check)] = PrunerKind.ASHA
-    audit: Annotated[float, BeforeValidator(Real(0, 1).check)] = 0.05
+    audit: Annotated[float | Literal["auto"], _auto_or(Real(0, 1))] = "auto"
 
 
 class BudgetSpec(_Record):

@@ -22,6 +22,7 @@ from optuna.trial import TrialState as OptunaState
 
 from search.audit import AuditedPruner
 from search.draft import Draft, Parameters
+from search.knowledge import EarlierTrial, in_space
 from search.pruner import make_pruner
 from search.sampler import Stream, derived_seed, make_sampler, quiet_optuna, redrawing
 from search.space import Proposal, Space
@@ -60,6 +61,11 @@ class Proposals:
         outputs: Of every network; it and `rows`, of the train split, are for the memory that networks take.
         too_large: Numbers of those among `trials` that ran out of memory, as `too_large` was told of them.
         would_stop: Of those among `trials` that are audited, as `would_stop` said of them.
+        earlier: Trials of other studies, for the sampler to know where it can; they are none of this study's.
+
+    Attributes:
+        ended: How many trials have ended.
+        complete: Number and value of those that were trained to their end.
 
     Raises:
         ValueError: `trials` are not numbered 0, 1, 2 and so on.
@@ -76,6 +82,7 @@ class Proposals:
         rows: int = 1,
         too_large: Collection[int] = (),
         would_stop: Mapping[int, int] | None = None,
+        earlier: Sequence[EarlierTrial] = (),
     ) -> None:
         quiet_optuna()
         self._spec = spec
@@ -86,10 +93,12 @@ class Proposals:
             study_name=label, storage=self._storage, pruner=optuna.pruners.NopPruner(), direction="minimize"
         )
         self._study_id = self._storage.get_study_id_from_name(label)
-        self._pruner = AuditedPruner(make_pruner(spec), spec.search.audit, spec.seed, would_stop or {})
+        self._pruner = AuditedPruner(make_pruner(spec), spec, would_stop or {})
         self._asked = 0
         self._exhausted = False
         self._best: tuple[float, int] | None = None
+        self.ended = 0
+        self.complete: dict[int, float] = {}
         self._recorded: dict[int, dict[str, Any]] = {}
         self._tried: set[frozenset[tuple[str, Any]]] = set()
         self._parameters = Parameters()
@@ -101,6 +110,7 @@ class Proposals:
         sampler = make_sampler(spec, 0)
         if isinstance(sampler, TreeParzen):
             self._study.sampler = self._tpe = sampler
+            sampler.start_from(in_space(earlier, self._space, self._parameters))
         known_as_too_large = frozenset(too_large)
         for trial in trials:
             self._restore(trial, too_large=trial.number in known_as_too_large)
@@ -203,7 +213,7 @@ class Proposals:
         if state is TrialState.COMPLETE:
             if value is not None and math.isfinite(value):
                 values = [value]
-                self._keep_best(value, number)
+                self._keep_complete(value, number)
                 self._pruner.complete(number, frozen.intermediate_values)
             else:
                 ended = OptunaState.FAIL
@@ -212,6 +222,7 @@ class Proposals:
             values = None if math.isnan(last) else [last]
         self._study.sampler.after_trial(self._study, frozen, ended, values)
         self._storage.set_trial_state_values(self._id(number), ended, values)
+        self.ended += 1
         recorded = self._recorded.pop(number)
         attrs = _safe(self._frozen(number).system_attrs)
         return {key: value for key, value in attrs.items() if recorded.get(key) != value}
@@ -242,6 +253,7 @@ class Proposals:
         made.system_attrs, made.intermediate_values = attrs, trial.intermediate_values
         made.datetime_start = trial.datetime_start
         if not running:
+            self.ended += 1
             values = None if state is OptunaState.FAIL or value is None else [value]
             self._storage.set_trial_state_values(trial_id, state, values)
             self._storage.get_trial(trial_id).datetime_complete = trial.datetime_complete
@@ -252,7 +264,7 @@ class Proposals:
             if key.startswith(_SEQUENCES):
                 self._storage.set_study_system_attr(self._study_id, key, count)
         if state is OptunaState.COMPLETE and value is not None:
-            self._keep_best(value, trial.number)
+            self._keep_complete(value, trial.number)
 
     def _know(self, trial: FrozenTrial, settings: Settings, *, too_large: bool = False) -> None:
         self._settings[trial.number] = settings
@@ -322,7 +334,8 @@ class Proposals:
             if key.startswith(_SEQUENCES):
                 self._storage.set_trial_system_attr(self._id(number), key, count)
 
-    def _keep_best(self, value: float, number: int) -> None:
+    def _keep_complete(self, value: float, number: int) -> None:
+        self.complete[number] = value
         self._best = min(self._best or (value, number), (value, number))
 
     def _frozen(self, number: int) -> FrozenTrial:

@@ -65,32 +65,46 @@ class TreeParzen(BaseSampler):
         self._ranks: list[Rank] = []
         self._good = 0
         self._newest = 0
+        self._before = 0
         self._number = -1
         self._rng = np.random.default_rng(0)
         self._drawn: dict[str, int] = {}
 
+    def start_from(self, trials: Sequence[FrozenTrial]) -> None:
+        """Takes in trials of another study, before any of its own: they count as the oldest ones.
+
+        Args:
+            trials: All of them have ended; their numbers don't matter.
+        """
+        for trial in trials:
+            self._see(self._before, trial)
+            self._end(self._before, trial, trial.state, trial.value)
+            self._before += 1
+
     def too_large(self, number: int) -> None:
         """A trial that has not ended yet will fail, as it does not fit: that makes it a bad one. It gets no rank, so
         that it never becomes a good one, however few others there are."""
-        self._too_large.add(number)
+        self._too_large.add(self._before + number)
 
     def learn(self, trial: FrozenTrial) -> None:
         """Takes in a trial as it stands, running or ended, whoever chose its values."""
-        self._see(trial)
+        number = self._before + trial.number
+        self._see(number, trial)
         if trial.state.is_finished():
-            self._end(trial, trial.state, trial.value)
+            self._end(number, trial, trial.state, trial.value)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Takes in a trial that ends."""
-        self._see(trial)
-        self._end(trial, state, values[0] if values else None)
+        number = self._before + trial.number
+        self._see(number, trial)
+        self._end(number, trial, state, values[0] if values else None)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """A value of one parameter."""
-        if trial.number != self._number:
-            self._begin(trial.number)
+        if self._before + trial.number != self._number:
+            self._begin(self._before + trial.number)
         parameter = self._parameter(param_name, param_distribution)
         if len(self._ranks) < STARTUP:
             place = self._rng.random() * parameter.scale.cells
@@ -117,28 +131,27 @@ class TreeParzen(BaseSampler):
         if self._drawn:
             self._run(self._number, self._drawn)
         self._number, self._drawn = number, {}
-        self._rng = np.random.default_rng(self._seed_of(number))
+        self._rng = np.random.default_rng(self._seed_of(number - self._before))
 
-    def _see(self, trial: FrozenTrial) -> None:
+    def _see(self, number: int, trial: FrozenTrial) -> None:
         """Makes a running trial of one that is not known yet."""
-        if trial.number == self._number:
+        if number == self._number:
             self._number, self._drawn = -1, {}
-        if trial.number not in self._running:
+        if number not in self._running:
             cells = {
                 name: self._parameter(name, trial.distributions[name]).scale.cell(
                     trial.distributions[name].to_internal_repr(value)
                 )
                 for name, value in trial.params.items()
             }
-            self._run(trial.number, cells)
+            self._run(number, cells)
 
     def _run(self, number: int, cells: dict[str, int]) -> None:
         self._running[number] = cells
         for name, cell in cells.items():
             self._parameters[name].run(number, cell)
 
-    def _end(self, trial: FrozenTrial, state: TrialState, value: float | None) -> None:
-        number = trial.number
+    def _end(self, number: int, trial: FrozenTrial, state: TrialState, value: float | None) -> None:
         cells = self._running.pop(number)
         for name in cells:
             del self._parameters[name].running[number]
@@ -152,7 +165,7 @@ class TreeParzen(BaseSampler):
         if too_large:
             self._put(number, good=False)
             return
-        rank = _rank(trial, state, value)
+        rank = _rank(number, trial, state, value)
         place = bisect_left(self._ranks, rank)
         insort(self._ranks, rank)
         good = place < self._good
@@ -179,15 +192,15 @@ class TreeParzen(BaseSampler):
         return parameter
 
 
-def _rank(trial: FrozenTrial, state: TrialState, value: float | None) -> Rank:
+def _rank(number: int, trial: FrozenTrial, state: TrialState, value: float | None) -> Rank:
     """Where a trial stands: complete ones by value, after them pruned ones, by how far they came and by their value
     there, after them pruned ones without any value; of equal ones the earlier is better."""
     if state is TrialState.COMPLETE and value is not None:
-        return 0, 0.0, value, trial.number
+        return 0, 0.0, value, number
     if not trial.intermediate_values:
-        return 1, 1.0, 0.0, trial.number
+        return 1, 1.0, 0.0, number
     step, value = max(trial.intermediate_values.items())
-    return 1, -float(step), math.inf if math.isnan(value) else value, trial.number
+    return 1, -float(step), math.inf if math.isnan(value) else value, number
 
 
 class _Side:

@@ -84,7 +84,7 @@ class Trials:
 
     # Their beginning
 
-    def begin(self, worker: int, spent: Callable[[], bool]) -> int | None:
+    def begin(self, worker: int, spent: Callable[[int], bool]) -> int | None:
         """A trial that was left unfinished, else a proposal while the budget lasts. One whose network was or is being
         trained already gets the result of that."""
         while (trial := self._next(worker, spent)) is not None:
@@ -97,10 +97,10 @@ class Trials:
                 return trial
         return None
 
-    def _next(self, worker: int, spent: Callable[[], bool]) -> int | None:
+    def _next(self, worker: int, spent: Callable[[int], bool]) -> int | None:
         if self._again:
             return self._take_up(self._again.pop(0), worker)
-        if self.asked >= self._claim.study.trials or self._exhausted or spent():
+        if self.asked >= self._claim.study.trials or self._exhausted or spent(self.asked):
             return None
         proposed = self._proposals.ask()
         if proposed is None:
@@ -142,7 +142,7 @@ class Trials:
         self._set_deaths(trial, 0)
 
     def note_audit(self, trial: int) -> None:
-        """Where it goes on although the pruner would have ended it, that is recorded at once, for whoever takes over."""
+        """Where the pruner would have ended what goes on here, that is recorded at once, for whoever takes over."""
         epoch = self._proposals.would_stop(trial)
         if epoch == self.live[trial].epochs:
             self.ledger.set_would_stop(trial, epoch)

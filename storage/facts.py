@@ -13,7 +13,11 @@ from storage.records import ExtraRun, Fact, FactKind, StudyRecord, StudyState, T
 
 def study_key(study: StudyRecord) -> str:
     """Key of a study's parent run: that of the fact that says it started."""
-    return f"study-{study.uid}-started"
+    return parent_key(study.uid)
+
+
+def parent_key(uid: str) -> str:
+    return f"study-{uid}-started"
 
 
 def trial_key(study: StudyRecord, number: int) -> str:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from storage.facts import study_key, trial_key
-from storage.records import ENDED, EpochRow, StudyRecord, StudyState, TrialRecord, TrialState
+from storage.facts import extra_run_key, study_key, trial_key
+from storage.records import ENDED, EpochRow, ExtraRun, Probe, StudyRecord, StudyState, TrialRecord, TrialState
 
 KEY = "neurosweep.key"
 """The tag by which a run, a model or a model version is found again. Its values are ``[a-z0-9-]`` only."""
@@ -78,8 +78,21 @@ def milliseconds(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
-def study_content(study: StudyRecord) -> RunContent:
-    """The parent run. Its params come from the study file alone, because MLflow refuses to change one."""
+REASONS = {
+    Probe.ROWS: "whether more rows would help",
+    Probe.NEURONS: "whether a larger network would help",
+    Probe.EPOCHS: "whether more epochs would help",
+    Probe.SEED: "what another seed makes of it",
+}
+"""Why an extra run was made."""
+
+
+def study_content(study: StudyRecord, first_round: str | None = None) -> RunContent:
+    """The parent run. Its params come from the study file alone, because MLflow refuses to change one.
+
+    Args:
+        first_round: Run id of the first round's parent run, for a later round.
+    """
     spec, search, budget = study.spec, study.spec.get("search", {}), study.spec.get("budget", {})
     wanted = {
         "source": spec.get("data", {}).get("source"),
@@ -104,6 +117,9 @@ def study_content(study: StudyRecord) -> RunContent:
         "neurosweep.seed": str(spec.get("seed", 0)),
         "neurosweep.split_hash": study.split_hash,
         "neurosweep.error": study.error,
+        "neurosweep.round": study.round,
+        "neurosweep.verdict": (study.result or {}).get("verdict"),
+        "mlflow.parentRunId": first_round,
     }
     over = study.ended_at if study.state in OVER else None
     points = _finite(_result_points(study, over))[0] if over else ()
@@ -134,8 +150,7 @@ def _result_points(study: StudyRecord, ended: datetime) -> Iterable[Point]:
         **{f"trials_{state}": count for state, count in (result.get("trials") or {}).items()},
         "seconds": result.get("seconds"),
     }
-    at = milliseconds(ended)
-    return (Point(name=name, value=float(value), at=at) for name, value in figures.items() if value is not None)
+    return _points(figures, milliseconds(ended))
 
 
 def trial_content(study: StudyRecord, trial: TrialRecord, epochs: Sequence[EpochRow], parent: str) -> RunContent:
@@ -161,6 +176,7 @@ def trial_content(study: StudyRecord, trial: TrialRecord, epochs: Sequence[Epoch
         "neurosweep.seed": str(trial.seed),
         "neurosweep.error": trial.error,
         "neurosweep.not_finite": left_out,
+        "neurosweep.would_stop": trial.would_stop,
     }
     return RunContent(
         name=f"trial-{trial.number}",
@@ -171,6 +187,70 @@ def trial_content(study: StudyRecord, trial: TrialRecord, epochs: Sequence[Epoch
         started=milliseconds(trial.started_at),
         ended=ended,
     )
+
+
+def extra_run_content(study: StudyRecord, run: ExtraRun, parent: str) -> RunContent:
+    """The child run of an extra run; it keeps the epochs' metric, not their times, which are spread evenly.
+
+    Args:
+        parent: Run id of the study's parent run.
+    """
+    metric = study.spec.get("metric") or "metric"
+    ended = milliseconds(run.at or study.created_at)
+    length = round(1000 * run.seconds)
+    figures = {
+        f"best_train_{metric}": run.train,
+        f"best_validation_{metric}": run.validation,
+        "weights": run.weights or None,
+        "seconds": run.seconds,
+    }
+    curve = [
+        Point(name=f"validation_{metric}", value=value, at=ended - length + length * step // len(run.curve), step=step)
+        for step, value in enumerate(run.curve, start=1)
+    ]
+    points, left_out = _finite([*curve, *_points(figures, ended)])
+    tags = {
+        KEY: extra_run_key(study, run),
+        STUDY_UID: study.uid,
+        "mlflow.parentRunId": parent,
+        "neurosweep.study": study.label,
+        "neurosweep.kind": "extra run",
+        "neurosweep.probe": run.probe.value,
+        "neurosweep.reason": REASONS[run.probe],
+        "neurosweep.trial": run.trial,
+        "neurosweep.amount": f"{run.amount:g}",
+        "neurosweep.state": "complete" if run.error is None else "failed",
+        "neurosweep.seed": run.seed,
+        "neurosweep.error": run.error,
+        "neurosweep.not_finite": left_out,
+    }
+    return RunContent(
+        name=run.name,
+        tags=_texts(tags, TAG_LENGTH),
+        params=_texts({**_named(run.settings), "rows": run.rows, "epochs": run.epochs}, PARAM_LENGTH),
+        points=points,
+        status="FINISHED" if run.error is None else "FAILED",
+        started=ended - length,
+        ended=ended,
+    )
+
+
+def _named(settings: dict[str, Any]) -> dict[str, Any]:
+    """What the trainer builds from, under the names that a trial's params have."""
+    named = dict(settings)
+    neurons, convolutions = named.pop("neurons", ()), named.pop("convolutions", ())
+    named["model"] = named.pop("family", None)
+    named["layers"] = len(neurons)
+    named |= {f"neurons_{number}": width for number, width in enumerate(neurons, start=1)}
+    if convolutions:
+        named["conv_layers"] = len(convolutions)
+        for number, layer in enumerate(convolutions, start=1):
+            named |= {f"{name}_{number}": value for name, value in layer.items()}
+    else:
+        named.pop("padding", None)
+    if named.get("optimizer") != "sgd":
+        named.pop("momentum", None)
+    return named
 
 
 def _epoch_points(metric: str, epochs: Sequence[EpochRow]) -> Iterable[Point]:
@@ -195,6 +275,10 @@ def _summary_points(metric: str, trial: TrialRecord, at: int) -> Iterable[Point]
         "weights": trial.weights or None,
         "seconds": trial.seconds,
     }
+    return _points(figures, at)
+
+
+def _points(figures: dict[str, float | int | None], at: int) -> Iterable[Point]:
     return (Point(name=name, value=float(value), at=at) for name, value in figures.items() if value is not None)
 
 

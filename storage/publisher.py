@@ -1,4 +1,4 @@
-"""The publisher: tells MLflow what the outbox holds, each fact once in effect. The only module that imports mlflow.
+"""The publisher: tells MLflow what the outbox holds, each fact once in effect.
 
 ``python -m storage.publisher`` is a process of its own, so that MLflow, slow or down, never holds training up.
 Settings come from the environment alone (passwords): ``NEUROSWEEP_DATABASE_URL``, ``MLFLOW_TRACKING_URI`` and
@@ -18,126 +18,42 @@ import itertools
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
-import sqlalchemy as sa
 
 from neurosweep.errors import BadInputError, NeurosweepError, UnreachableError
 from neurosweep.failpoints import reach
-from storage.facts import champion_key, study_key, trial_key
+from storage import mlflow_door
+from storage.facts import champion_key, extra_run_key, parent_key, study_key, trial_key
+from storage.mlflow_door import file_of, refuses
 from storage.patient_client import PatientClient
-from storage.projection import KEY, STUDY_UID, RunContent, study_content, trial_content
+from storage.projection import KEY, STUDY_UID, RunContent, extra_run_content, study_content, trial_content
 from storage.publisher_loop import UNANSWERED, Orders, log_to, reason_of, work
-from storage.records import EpochRow, StudyRecord, TrialRecord
+from storage.records import EpochRow, ExtraRun, StudyRecord, TrialRecord
 from storage.secrecy import public_address, secrets_in
 from storage.store import Store
-from storage.telling import Teller, champion_folder, check_champion
+from storage.telling import Teller, champion_folder, check_champion, page_file
 
-os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # a repeated POST makes a second run
-os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds: slow is better than never
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # saves a request as well
-
-import mlflow  # reads the settings above while it is imported
+# isort: split
+import mlflow  # the door has set it up
 import mlflow.pyfunc
 from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag, ViewType
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, DataType, Schema, TensorSpec
-
-logging.getLogger("mlflow").addHandler(logging.NullHandler())  # without any handler Python prints to the screen
 
 ALIAS = "champion"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # so that the UI opens on runs and models
 MAX_METRICS, MAX_PARAMS, MAX_PAGE = 1000, 100, 1000  # MLflow's limits for one request
 
 log = logging.getLogger("storage.publisher")
-
-
-def connect(tracking: str) -> mlflow.MlflowClient:
-    """A client of the tracking store. Credentials move from the address to where MLflow's messages don't show them."""
-    parts = urlsplit(tracking)
-    if parts.scheme in ("http", "https") and parts.username:
-        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
-        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
-        tracking = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    elif parts.scheme.startswith(("sqlite", "postgres", "mysql", "mssql")):
-        _check_database(tracking)
-        tracking = _spelled_anew(tracking)
-    mlflow.set_tracking_uri(tracking)  # artifacts that go through the server find it by this
-    return mlflow.MlflowClient(tracking_uri=tracking, registry_uri=tracking)
-
-
-def why_unreachable(tracking: str) -> str | None:
-    """Why MLflow can't be used, in a line; None where it answers, or where its file is still to be made."""
-    if tracking.startswith("sqlite") and _file_of(tracking) is None:
-        return None
-    try:
-        connect(tracking).search_experiments(max_results=1)
-    except Exception as error:
-        return reason_of(error, tracking)
-    return None
-
-
-def _refuses(error: Exception) -> bool:
-    """Whether MLflow answers, but not to this: the fact itself is what is wrong, or what we make of it.
-
-    All else (no answer, a broken server, no right to anything) is no fault of the fact's.
-    """
-    if isinstance(error, mlflow.MlflowException):
-        # MLflow makes "broken" of every status that it has no word for, such as "too large".
-        named = re.search(r"failed with error code (\d{3})", error.message)
-        status = int(named[1]) if named else error.get_http_status_code()
-        elsewhere = error.error_code == "ENDPOINT_NOT_FOUND"  # what answers is no MLflow
-        return 400 <= status < 500 and status not in (401, 403, 408, 429) and not elsewhere
-    mine = (ArithmeticError, AssertionError, AttributeError, LookupError, NeurosweepError, RuntimeError)
-    return isinstance(error, (*mine, TypeError, ValueError))
-
-
-def _check_database(tracking: str) -> None:
-    """Fail now where MLflow would try for 100 seconds."""
-    url = sa.make_url(tracking)
-    if url.get_backend_name() == "sqlite":
-        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-    timeout = {"connect_timeout": 10} if url.get_backend_name() == "postgresql" else {}
-    with sa.create_engine(url, poolclass=sa.NullPool, connect_args=timeout).connect():
-        pass
-
-
-_files: dict[str, tuple[int, int]] = {}  # by address: which file was there, and how often it was another before
-
-
-def _file_of(tracking: str) -> int | None:
-    """Which file holds MLflow's store; None where no file does."""
-    if not tracking.startswith("sqlite"):
-        return None
-    try:
-        return Path(sa.make_url(tracking).database or "").stat().st_ino
-    except FileNotFoundError:
-        return None
-
-
-def _spelled_anew(tracking: str) -> str:
-    """MLflow keeps what it has opened, by its address: a file that took another's place needs a new spelling of it."""
-    file = _file_of(tracking)
-    if file is None:
-        return tracking
-    known, replaced = _files.get(tracking, (file, 0))
-    replaced += file != known
-    _files[tracking] = file, replaced
-    where = Path(sa.make_url(tracking).database or "")
-    return f"sqlite:///{where.parent}/{'./' * replaced}{where.name}" if replaced else tracking
 
 
 @contextlib.contextmanager
@@ -159,7 +75,7 @@ class StudyInMlflow:
     """
 
     def __init__(self, client: mlflow.MlflowClient, study: StudyRecord, tracking: str, home: Path) -> None:
-        self._client = PatientClient(client, _refuses)
+        self._client = PatientClient(client, refuses)
         self._study = study
         self._home = home
         self._served = urlsplit(tracking).scheme in ("http", "https")
@@ -167,6 +83,7 @@ class StudyInMlflow:
         self._runs: dict[str, str] = {}  # run id by key
         self._deleted: set[str] = set()
         self._doubtful = False
+        self._first_round: str | None = None
         self.read_runs()
 
     def _experiment(self) -> str:
@@ -237,20 +154,39 @@ class StudyInMlflow:
 
     def start(self, study: StudyRecord) -> str:
         """Write the parent run, with the study file; returns its id."""
-        run_id = self._write(study_key(study), study_content(study))
+        run_id = self._write(study_key(study), self._content(study))
         self._client.log_text(run_id, study.text, "study.yaml")
         return run_id
+
+    def _content(self, study: StudyRecord) -> RunContent:
+        """What the parent run holds; of a later round it is a child of the first one's, where that is there."""
+        if study.tree not in (None, study.uid) and self._first_round is None:
+            key = parent_key(str(study.tree))
+            found = self._client.search_runs([self.experiment_id], f"tags.`{KEY}` = '{key}'", ViewType.ALL, 1)
+            self._first_round = str(found[0].info.run_id) if found else None
+        return study_content(study, self._first_round)
 
     def trial(self, study: StudyRecord, trial: TrialRecord, epochs: Sequence[EpochRow]) -> None:
         """Write the child run of a trial that has ended, under the parent run."""
         parent = self._runs.get(study_key(study)) or self.start(study)  # MLflow may be a new one
         self._write(trial_key(study, trial.number), trial_content(study, trial, epochs, parent))
 
+    def extra_run(self, study: StudyRecord, run: ExtraRun) -> None:
+        """Write the child run of an extra run, under the parent run."""
+        parent = self._runs.get(study_key(study)) or self.start(study)
+        self._write(extra_run_key(study, run), extra_run_content(study, run, parent))
+
+    def page(self, study: StudyRecord, name: str) -> None:
+        """Attach a page to the parent run, which is told the verdict with it."""
+        file = page_file(self._home, study, name)
+        run_id = self._write(study_key(study), self._content(study))
+        self._client.log_artifact(run_id, str(file), "pages")
+
     def end(self, study: StudyRecord) -> str:
         """Complete the parent run: figures, artifacts, the registered champion, the end; returns its id."""
         if self._doubtful:
             self.read_runs()
-        content = study_content(study)
+        content = self._content(study)
         run_id = self._write(study_key(study), content, terminate=False)
         self._drop_old_tags(run_id, content)
         self._client.log_text(run_id, study.text, "study.yaml")
@@ -261,7 +197,7 @@ class StudyInMlflow:
         if plots.is_dir():
             _each_file(plots, lambda file, inner: self._client.log_artifact(run_id, file, "/".join(["plots", *inner])))
         try:
-            if study.result and study.result.get("best"):
+            if study.result and (study.result.get("best") or {}).get("test") is not None:  # a sealed one has no model
                 self._register_champion(study, run_id, content, champion)
         finally:
             self._client.set_terminated(run_id, content.status, content.ended)
@@ -337,7 +273,7 @@ class StudyInMlflow:
                     f"models:/{model_id}",
                     run_id=run_id,
                     tags=tags,
-                    description=f"Trial {best['trial']} of {study.label}: test {metric} {best['test']:.4g}",
+                    description=f"Trial {best['trial']} of {study.label}: {_figure(best, metric)}",
                     model_id=model_id,
                 )
 
@@ -377,6 +313,11 @@ class StudyInMlflow:
         )
         self._client.finalize_logged_model(model.model_id, "READY")
         return str(model.model_id)
+
+
+def _figure(best: dict[str, Any], metric: str) -> str:
+    split = "validation" if best.get("test") is None else "test"
+    return f"{split} {metric} {best[split]:.4g}"
 
 
 def _each_file(folder: Path, log: Callable[[str, tuple[str, ...]], Any]) -> None:
@@ -449,7 +390,7 @@ class PublishedModel:
     def __init__(self, model_uri: str, tracking: str) -> None:
         self._uri, self._tracking = model_uri, tracking
         try:
-            connect(tracking)
+            mlflow_door.connect(tracking)
             self._model = mlflow.pyfunc.load_model(model_uri)
         except Exception as error:
             reason = reason_of(error, tracking)
@@ -478,10 +419,10 @@ class Publisher(Teller):
         super().__init__(
             store,
             home,
-            read=lambda study: StudyInMlflow(connect(tracking), study, tracking, home),
-            refuses=_refuses,
+            read=lambda study: StudyInMlflow(mlflow_door.connect(tracking), study, tracking, home),
+            refuses=refuses,
             reason=lambda error: reason_of(error, tracking),
-            file=lambda: _file_of(tracking),
+            file=lambda: file_of(tracking),
         )
 
 

@@ -14,10 +14,21 @@ from typing import Protocol
 
 from neurosweep.errors import DiskFullError, LeaseLostError, NeurosweepError, UnreachableError
 from neurosweep.failpoints import reach
+from storage.facts import extra_run_key, page_of
 from storage.heartbeat import Heartbeat
 from storage.projection import OVER
 from storage.publisher_loop import Turn
-from storage.records import EpochRow, Fact, FactKind, MlflowRun, OutboxClaim, StudyRecord, TrialRecord
+from storage.records import (
+    OF_PARENT,
+    EpochRow,
+    ExtraRun,
+    Fact,
+    FactKind,
+    MlflowRun,
+    OutboxClaim,
+    StudyRecord,
+    TrialRecord,
+)
 from storage.store import Store
 
 LEASE = 15.0  # seconds: shorter than PATIENCE, so that a drain outlives a publisher that was killed
@@ -31,20 +42,28 @@ log = logging.getLogger("storage.publisher")
 
 
 class ElsewhereError(NeurosweepError):
-    """The champion's files are not on this machine: all but them could be published."""
+    """The champion's files, or a page, are not on this machine: all but them could be published."""
 
 
 def champion_folder(home: Path, study: StudyRecord) -> Path:
     return home / "studies" / study.uid / "champion"
 
 
-NOT_HERE = "the champion's files are not in"
+NOT_HERE = "files are not in"
 
 
 def check_champion(folder: Path) -> None:
     """Raise NeurosweepError where the champion isn't on this machine."""
     if not (folder / "network.pt2").is_file():
-        raise ElsewhereError(f"{NOT_HERE} {folder}: it has to be published where it was trained")
+        raise ElsewhereError(f"the champion's {NOT_HERE} {folder}: it has to be published where it was trained")
+
+
+def page_file(home: Path, study: StudyRecord, name: str) -> Path:
+    """Where a page of a study is; raises NeurosweepError where it isn't on this machine."""
+    file = home / "studies" / study.uid / "pages" / f"{name}.html"
+    if not file.is_file():
+        raise ElsewhereError(f"the page's {NOT_HERE} {file.parent}: it has to be published where {name}.html was made")
+    return file
 
 
 class StudyInMlflow(Protocol):
@@ -68,8 +87,23 @@ class StudyInMlflow(Protocol):
     def trial(self, study: StudyRecord, trial: TrialRecord, epochs: Sequence[EpochRow]) -> None:
         """Write the run of a trial that has ended."""
 
+    def extra_run(self, study: StudyRecord, run: ExtraRun) -> None:
+        """Write the run of an extra run."""
+
+    def page(self, study: StudyRecord, name: str) -> None:
+        """Attach a page to the parent run."""
+
     def end(self, study: StudyRecord) -> str:
         """Complete the parent run; returns its id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Subjects:
+    """What facts are about: trials by number, their epochs, extra runs by key."""
+
+    trials: dict[int, TrialRecord]
+    epochs: dict[int, list[EpochRow]]
+    extra_runs: dict[str, ExtraRun]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,21 +202,21 @@ class Teller:
         self, claim: OutboxClaim, held: _Held, facts: Sequence[Fact], stopped: Callable[[], bool]
     ) -> tuple[int, bool]:
         """Publish some facts in order; returns how many, and whether MLflow answers."""
-        trials, epochs = self._trials(claim.study.id, facts)
+        subjects = self._subjects(claim.study, facts)
         published, done, acknowledged = 0, list[str](), time.monotonic()
         parent_waits, answers = False, True
         for fact in facts:
             if stopped():
                 break
             held.check()
-            if fact.trial is None and parent_waits:
+            if fact.kind in OF_PARENT and parent_waits:
                 continue  # a study's own facts go to one run, in order
-            failure = self._attempt(claim, fact, trials, epochs, look=fact is facts[0])
+            failure = self._attempt(claim, fact, subjects, look=fact is facts[0])
             if failure is None:
                 done.append(fact.key)
             else:
                 answers = failure.of_the_fact
-                parent_waits |= fact.trial is None
+                parent_waits |= fact.kind in OF_PARENT
                 self._put_off(claim, fact, failure)
             if done and (not answers or time.monotonic() - acknowledged > RENEW):
                 published += self._acknowledge(claim, done)
@@ -201,14 +235,7 @@ class Teller:
             done.clear()
         return count
 
-    def _attempt(
-        self,
-        claim: OutboxClaim,
-        fact: Fact,
-        trials: dict[int, TrialRecord],
-        epochs: dict[int, list[EpochRow]],
-        look: bool,
-    ) -> _Failure | None:
+    def _attempt(self, claim: OutboxClaim, fact: Fact, subjects: _Subjects, look: bool) -> _Failure | None:
         """Tell MLflow one fact.
 
         Args:
@@ -217,19 +244,27 @@ class Teller:
         began = False
         try:
             study = self._in_mlflow(claim, look)
-            if fact.trial is not None and study.parent is None:
+            if fact.kind not in OF_PARENT and study.parent is None:
                 study.start(self._store.study(claim.study.id))  # no trial before its parent
             began = True
-            if fact.trial is None:
-                self._publish_study_fact(claim, study, fact)
-            else:
-                study.trial(claim.study, trials[fact.trial], epochs[fact.trial])
+            self._tell(claim, study, fact, subjects)
             self._remember_parent(claim, study)
         except (LeaseLostError, UnreachableError, DiskFullError):
             raise
         except Exception as error:  # whatever it is, the fact waits and training goes on
             return _Failure(error=error, of_the_fact=began and self._refuses(error))
         return None
+
+    def _tell(self, claim: OutboxClaim, study: StudyInMlflow, fact: Fact, subjects: _Subjects) -> None:
+        match fact.kind:
+            case FactKind.TRIAL_ENDED if fact.trial is not None:
+                study.trial(claim.study, subjects.trials[fact.trial], subjects.epochs[fact.trial])
+            case FactKind.EXTRA_RUN_ENDED:
+                study.extra_run(claim.study, subjects.extra_runs[fact.key])
+            case FactKind.PAGE_WRITTEN:
+                study.page(self._store.study(claim.study.id), page_of(fact.key))
+            case _:
+                self._publish_study_fact(claim, study, fact)
 
     def _in_mlflow(self, claim: OutboxClaim, look: bool) -> StudyInMlflow:
         """The study as it is in MLflow: read again after a failure, as a request that failed may have gone through,
@@ -252,15 +287,18 @@ class Teller:
             self._store.set_run(claim, MlflowRun(experiment_id=study.experiment_id, run_id=study.parent))
             self._parents[claim.study.id] = study.parent
 
-    def _trials(self, study_id: int, facts: Sequence[Fact]) -> tuple[dict[int, TrialRecord], dict[int, list[EpochRow]]]:
-        """The trials that the facts are about, and their epochs, each in one query."""
-        numbers = [fact.trial for fact in facts if fact.trial is not None]
-        epochs: dict[int, list[EpochRow]] = {number: [] for number in numbers}
-        if not numbers:
-            return {}, epochs
-        for row in self._store.epochs(study_id, numbers):
+    def _subjects(self, study: StudyRecord, facts: Sequence[Fact]) -> _Subjects:
+        """What the facts are about, each kind in one query."""
+        ended = [fact.trial for fact in facts if fact.kind is FactKind.TRIAL_ENDED and fact.trial is not None]
+        extra = any(fact.kind is FactKind.EXTRA_RUN_ENDED for fact in facts)
+        epochs: dict[int, list[EpochRow]] = {number: [] for number in ended}
+        for row in self._store.epochs(study.id, ended) if ended else ():
             epochs[row.trial].append(row)
-        return {trial.number: trial for trial in self._store.trials(study_id, numbers)}, epochs
+        return _Subjects(
+            trials={trial.number: trial for trial in self._store.trials(study.id, ended)} if ended else {},
+            epochs=epochs,
+            extra_runs={extra_run_key(study, run): run for run in self._store.extra_runs(study.id)} if extra else {},
+        )
 
     def _publish_study_fact(self, claim: OutboxClaim, study: StudyInMlflow, fact: Fact) -> None:
         current = self._store.study(claim.study.id)

@@ -107,7 +107,7 @@ def ended(number: int) -> EndedTrial:
     )
 
 
-def result(name: str, winner: int) -> dict[str, Any]:
+def result_of(name: str, winner: int) -> dict[str, Any]:
     return {
         "study": name,
         "state": "finished",
@@ -157,10 +157,12 @@ def end_trial(store: Store, claim: Claim, number: int) -> None:
     store.record(claim, batch)
 
 
-def finish(store: Store, claim: Claim, winner: int | None, suffix: str = "") -> None:
+def finish(
+    store: Store, claim: Claim, winner: int | None, suffix: str = "", result: dict[str, Any] | None = None
+) -> None:
     fact = Fact(key=f"study-{claim.study.uid}-ended{suffix}", kind=FactKind.STUDY_ENDED)
     state = StudyState.FAILED if winner is None else StudyState.FINISHED
-    outcome = None if winner is None else result(claim.study.label, winner)
+    outcome = None if winner is None else result or result_of(claim.study.label, winner)
     store.finish(claim, state, error="no good trial" if winner is None else None, result=outcome, facts=[fact])
 
 

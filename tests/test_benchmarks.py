@@ -19,6 +19,7 @@ SCRIPTS = (
     "large_networks",
     "memory",
     "packs",
+    "preview",
     "quality",
     "sampler",
     "soak",

@@ -286,6 +286,11 @@ class Trainer:
         return time.perf_counter() - started
 
 
+def gpu_count() -> int:
+    """GPUs of this machine that torch can use."""
+    return torch.cuda.device_count()
+
+
 def find_device(name: str) -> torch.device:
     """
     Raises:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from neurosweep.errors import BadInputError
+from neurosweep.errors import BadInputError, NoSuchStudyError
 from search.commands.documents import study_document
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say
+from search.commands.previewing import preview_document, show_preview
 from search.commands.studies import open_store
 from search.commands.words import plain
 
 if TYPE_CHECKING:
     from storage.records import NewStudy
+    from storage.store import Store
 
 
 _ITEMS_SHOWN = 40
@@ -57,16 +60,21 @@ def init(file: Path, data: str | None, model: str | None, name: str | None, forc
 
 @click.command(cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--preview", "ahead", is_flag=True, help="Its networks, and the time that it will take here.")
 @json_option
-def validate(file: Path, as_json: bool) -> None:
+def validate(file: Path, ahead: bool, as_json: bool) -> None:
     """Say whether the study in FILE would run.
 
     Reads the data as the study would, and prints the file with every default filled in, the data's shape and the
     splits' sizes. What it asks of workers is checked where it runs.
 
+    With --preview, the smallest and the largest network of its space instead, how many there are, and how long the
+    study will take, from training a few of them for two seconds.
+
     \b
     Example:
       neurosweep validate study.yaml
+      neurosweep validate study.yaml --preview
     """
     from search.study_file import read_study
     from search.validation import lines_of, read_data
@@ -74,9 +82,16 @@ def validate(file: Path, as_json: bool) -> None:
 
     with lines_of(file):
         spec, dataset = read_data(read_study(file))
+    if spec.start_from is not None:
+        found_to_start_from(open_store(places()), spec.start_from)
     data = describe(dataset)
+    preview = preview_document(spec, dataset) if ahead else None
     if as_json:
-        print_json({"valid": True, "study": spec.to_mapping(), "data": data})
+        found = {"valid": True, "study": spec.to_mapping(), "data": data}
+        print_json(found if preview is None else {**found, "preview": preview})
+        return
+    if preview is not None:
+        show_preview(spec, preview)
         return
     say(spec.to_yaml())
     for line in _as_comments(data):  # so that what is printed is a study file as a whole
@@ -97,7 +112,7 @@ def submit(file: Path, as_json: bool) -> None:
     """
     new = read_new_study(file)
     store = open_store(places())
-    study = store.submit(new)
+    study = store.submit(pinned(store, new))
     if as_json:
         print_json(study_document(store.summary(study.id)))
     else:
@@ -112,6 +127,32 @@ def read_new_study(file: Path) -> NewStudy:
     text = study_text(file)
     spec = parse_study(text, str(file))
     return NewStudy(name=spec.name, spec=spec.to_mapping(), text=text, trials=spec.budget.trials)
+
+
+def pinned(store: Store, new: NewStudy) -> NewStudy:
+    """The study with the one that it starts from, where there is one, named so that a later study does not take its
+    name over.
+
+    Raises:
+        NoSuchStudyError: There is no study of that name.
+    """
+    label = new.spec.get("start_from")
+    if label is None:
+        return new
+    return replace(new, spec={**new.spec, "start_from": found_to_start_from(store, label)})
+
+
+def found_to_start_from(store: Store, label: str) -> str:
+    """``name@N`` of a study that another one starts from.
+
+    Raises:
+        NoSuchStudyError: There is none.
+    """
+    try:
+        study = store.find(label)
+    except NoSuchStudyError as error:
+        raise NoSuchStudyError(error.message, "start_from") from None
+    return f"{study.name}@{study.number}"
 
 
 def _seen_from(folder: Path, data: str | None) -> str | None:

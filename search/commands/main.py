@@ -13,14 +13,19 @@ import click
 from neurosweep import __version__
 from neurosweep.errors import BadInputError, NeurosweepError
 from search.commands import stopping
+from search.commands.comparing import compare
+from search.commands.describing import describe
 from search.commands.documents import error_document
+from search.commands.explaining import explain
 from search.commands.files import init, submit, validate
 from search.commands.looking import best, cancel, list_studies, status, watch
 from search.commands.moving import export_study, import_study
 from search.commands.options import Command, format_options, json_option, place_options
 from search.commands.output import drop_stdout, forgive_encodings, print_json, say, tell
 from search.commands.predicting import predict
+from search.commands.refining import refine
 from search.commands.repairing import doctor, sync
+from search.commands.reporting import report
 from search.commands.stopping import INTERRUPTED
 from search.commands.ui import ui
 from search.commands.working import resume, run, serve
@@ -63,10 +68,12 @@ def version(as_json: bool) -> None:
         say(f"{name:<14}{number or 'missing'}")
 
 
-_WORK = (init, validate, run, submit, serve, list_studies, status, watch, best, resume, cancel, predict, ui)
+_WORK = (init, validate, describe, run, submit, serve, list_studies, status, watch, best, resume, cancel, predict, ui)
 for command in (*_WORK, export_study, import_study):
     cli.add_command(command)
 for command in (sync, doctor):
+    cli.add_command(command)
+for command in (report, refine, explain, compare):
     cli.add_command(command)
 cli.add_command(cli.commands.pop("version"))  # the last of the list
 

@@ -271,7 +271,7 @@ def leftover_checkpoints(where: Places, studies: Sequence[StudyRecord], repair: 
 
 def mlflow(where: Places) -> Iterator[Finding]:
     """An MLflow that does not answer."""
-    from storage.publisher import why_unreachable
+    from storage.mlflow_door import why_unreachable
 
     if reason := why_unreachable(where.tracking):
         yield Finding(kind="mlflow", message=reason)

@@ -79,9 +79,6 @@ def permutation_importances(
     Dominici 2019, JMLR 20 (177), for any model): the metric's mean increase when the column's values are dealt anew to
     the rows.
 
-    The interval is the percentile bootstrap over rows (Efron & Tibshirani 1993, ch. 13) of each row's mean increase;
-    for the balanced error within each class.
-
     Args:
         inputs: Encoded rows, (rows, features).
         truth: Class indices or targets in their units, (rows,).
@@ -91,29 +88,38 @@ def permutation_importances(
     affordable = min(MOST_ASKED // (rows * len(slices)), MOST_NUMBERS // inputs.size)
     repeats = int(np.clip(affordable, FEWEST_REPEATS, MOST_REPEATS))
     base = row_losses(metric, truth, ask(inputs))
-    repeated = np.tile(truth, repeats)
-    increases = np.empty((rows, len(slices)))
+    groups = np.unique(truth, return_inverse=True)[1] if metric is Metric.BALANCED_ERROR else np.zeros(rows, np.int64)
+    effects = np.empty((rows, len(slices)))
     for index, place in enumerate(slices):
+        donors = np.array([random.permutation(rows) for _ in range(repeats)])
         shuffled = np.tile(inputs, (repeats, 1))
-        shuffled[:, place] = np.concatenate([inputs[random.permutation(rows), place] for _ in range(repeats)])
-        losses = row_losses(metric, repeated, ask(shuffled)).reshape(repeats, rows)
-        increases[:, index] = losses.mean(axis=0) - base
-    balanced = metric is Metric.BALANCED_ERROR
-    groups = [np.flatnonzero(truth == label) for label in np.unique(truth)] if balanced else [np.arange(rows)]
-    values = np.mean([increases[group].mean(axis=0) for group in groups], axis=0)
-    draws = np.mean([_resampled_means(increases[group], random) for group in groups], axis=0)
-    lows, highs = np.percentile(draws, [2.5, 97.5], axis=0)
-    return [
-        Importance(value=value, low=low, high=high)
-        for value, low, high in zip(values.tolist(), lows.tolist(), highs.tolist(), strict=True)
-    ]
+        shuffled[:, place] = inputs[donors.ravel(), place]
+        losses = row_losses(metric, np.tile(truth, repeats), ask(shuffled)).reshape(repeats, rows)
+        effects[:, index] = _effects(losses - base, donors, groups)
+    draws = random.multinomial(rows, np.full(rows, 1 / rows), size=DRAWS) @ effects / rows
+    figures = np.concatenate([effects.mean(axis=0, keepdims=True), np.percentile(draws, [2.5, 97.5], axis=0)])
+    return [Importance(value=value, low=low, high=high) for value, low, high in figures.T.tolist()]
 
 
-def _resampled_means(values: Array, random: np.random.Generator) -> Array:
-    """Means over rows drawn with replacement, (draws, columns)."""
-    rows = len(values)
-    means: Array = random.multinomial(rows, np.full(rows, 1 / rows), size=DRAWS) @ values / rows
-    return means
+def _effects(increases: Array, donors: Array, groups: Array) -> Array:
+    """What each row adds to an importance, (rows,): their mean is the importance, and their spread its uncertainty, by
+    the percentile bootstrap over rows (Efron & Tibshirani 1993, ch. 13).
+
+    A row counts twice: by what it loses with others' values, and by what others lose with its own, as in the variance
+    of a U-statistic (Hoeffding 1948, Annals of Mathematical Statistics 19, p. 293).
+
+    Args:
+        increases: Of each row's loss, (repeats, rows).
+        donors: Whose value the row had, (repeats, rows).
+        groups: The metric is the mean over these groups' means, (rows,).
+    """
+    rows, counts = len(groups), np.bincount(groups)
+    weights = rows / (len(counts) * counts[groups])
+    received = increases.mean(axis=0)
+    means = (np.bincount(groups, received) / counts)[groups]
+    donated = np.bincount(donors.ravel(), (increases * weights).ravel(), minlength=rows) / len(increases)
+    effects: Array = (weights * received).mean() + weights * (received - means) + donated - donated.mean()
+    return effects
 
 
 def dependence(
@@ -159,7 +165,7 @@ def grid(column: Column, rows: Array) -> list[Any]:
     elif len(np.unique(known)) <= POINTS:
         found = np.unique(known).tolist()
     else:
-        even = np.linspace(*np.quantile(known, ENDS), POINTS)
+        low, high = np.quantile(known, ENDS).tolist()
+        even = np.linspace(low, high, POINTS)
         found = np.unique(np.round(even) if column.kind is ColumnKind.WHOLE else even).tolist()
     return [*found, None] if missing.any() else found
-

@@ -6,9 +6,7 @@ All of it are plain JSON values, as `search.pages.shell.render` takes them; the 
 from __future__ import annotations
 
 import base64
-import dataclasses
 import math
-from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -16,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from neurosweep.errors import BadInputError
+from trainer.anatomy import Kind, Layer, layers_of
 from trainer.data.dataset import Dataset, Split, Task
-from trainer.settings import ConvLayer, Pool, Settings
-from trainer.shapes import feature_map_size, zero_padding
+from trainer.settings import Settings
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +32,9 @@ IMAGE_BYTES = 2_000_000
 EXAMPLES, MISTAKES, MOST_IMAGES = 40, 24, 4_000
 CHECKED = 8
 """Examples that come with PyTorch's own answers, with which the page compares its own."""
+
+SAMPLE, INKED = 1_000, 0.15
+"""Train images that are looked at for how images are drawn, and the share of the pixels' range from which it is ink."""
 
 MOST_CELLS = 20
 """Classes up to which a confusion matrix fits a screen; of more, the most frequent confusions are listed."""
@@ -86,24 +87,20 @@ def encoded_size(size: int) -> int:
 def network_data(settings: Settings, weights: dict[str, Array], dataset: Dataset) -> dict[str, Any]:
     """The layers, from the input on, and their weights.
 
-    Each layer has ``name``, ``kind`` (``input``, ``conv``, ``max_pool``, ``avg_pool`` or ``dense``), ``input`` and
-    ``output`` shape, and where its arrays begin in the weights: ``weight``, and ``bias`` or the batch norm's ``mean``,
-    ``scale`` and ``shift``, so that it gives (z - mean) * scale + shift. Names are those of `trainer.networks.build`.
+    Each layer has the name and kind that `trainer.anatomy` gives it (and ``input``), its ``input`` and ``output``
+    shape, how many ``weights`` it has, what each neuron ``sees`` of the image's height and width, and where its arrays
+    begin in the weights: ``weight``, and ``bias`` or the batch norm's ``mean``, ``scale`` and ``shift``, so that it
+    gives (z - mean) * scale + shift. Batch norm and activation are parts of their layer.
 
     Raises:
         BadInputError: There are more weights than a page holds.
     """
     tape = Tape()
-    shape = list(dataset.input_shape)
-    layers: list[dict[str, Any]] = [{"name": "input", "kind": "input", "output": shape}]
-    for number, layer in enumerate(settings.convolutions, start=1):
-        layers.extend(_convolution(f"conv{number}", layer, settings, layers[-1]["output"]))
-    for number, neurons in enumerate(settings.neurons, start=1):
-        below = layers[-1]["output"]
-        layers.append(_dense(f"dense{number}", below, neurons, str(settings.activation)))
-    layers.append(_dense("output", layers[-1]["output"], dataset.outputs, None))
-    for each in layers:
-        each.update(_places(each["name"], weights, tape))
+    layers: list[dict[str, Any]] = [{"name": "input", "kind": "input", "output": list(dataset.input_shape)}]
+    for layer in layers_of(settings, dataset.input_shape, dataset.outputs):
+        if layer.kind is Kind.NORM:
+            continue
+        layers.append(_layer(layer, settings, layers[-1]["output"]) | _places(layer.name, weights, tape))
     preprocessing = dataset.preprocessing
     return {
         "layers": layers,
@@ -114,32 +111,21 @@ def network_data(settings: Settings, weights: dict[str, Array], dataset: Dataset
     }
 
 
-def _convolution(name: str, layer: ConvLayer, settings: Settings, below: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """A convolution and, where it has one, its pooling."""
-    unpooled = dataclasses.replace(layer, pool=Pool.NONE)
-    height, width = (feature_map_size(size, unpooled, settings.padding) for size in below[1:])
-    convolved = [layer.filters, height, width]
-    yield {
-        "name": name,
-        "kind": "conv",
-        "input": list(below),
-        "output": convolved,
-        "size": layer.filter_size,
-        "stride": layer.stride,
-        "padding": zero_padding(layer, settings.padding),
-        "activation": str(settings.activation),
+def _layer(layer: Layer, settings: Settings, below: list[int]) -> dict[str, Any]:
+    """A layer without its arrays; `below` is the shape of what it looks at, before a dense layer flattens it."""
+    found: dict[str, Any] = {
+        "name": layer.name,
+        "kind": str(layer.kind),
+        "input": below,
+        "output": list(layer.output),
+        "weights": layer.weights,
     }
-    if layer.pool is not Pool.NONE:
-        yield {
-            "name": f"{name}_pool",
-            "kind": f"{layer.pool}_pool",
-            "input": convolved,
-            "output": [layer.filters, height // 2, width // 2],
-        }
-
-
-def _dense(name: str, below: Sequence[int], neurons: int, activation: str | None) -> dict[str, Any]:
-    return {"name": name, "kind": "dense", "input": list(below), "output": [neurons], "activation": activation}
+    if layer.window and layer.sees:
+        found["sees"] = layer.sees.size
+        found |= {"size": layer.window.size, "stride": layer.window.stride, "padding": layer.window.padding}
+    if layer.weights and layer.name != "output":
+        found["activation"] = str(settings.activation)
+    return found
 
 
 def _places(name: str, weights: dict[str, Array], tape: Tape) -> dict[str, int]:
@@ -216,15 +202,31 @@ def _confusion(truth: Array, answers: Array) -> list[list[int]]:
     return cells
 
 
-def drawing_data(train: Split) -> dict[str, float]:
-    """The pixels' range in raw units, and which end of it is paper and which is ink: what most images have at
-    their border is paper."""
+def drawing_data(train: Split) -> dict[str, Any]:
+    """How to draw an image like those of the train split.
+
+    Returns:
+        ``low`` and ``high``, the pixels' range in raw units; which of them is ``paper`` and which is ``ink`` (what most
+        images have at their border is paper); and ``box``, the first and last row and column that have ink in the
+        middle one of the images.
+    """
     low, high = float(train.inputs.min()), float(train.inputs.max())
     if train.inputs.dtype == np.uint8 and high > 127:
         low, high = 0.0, 255.0
     if low == high:
         high = low + 1
-    few = train.inputs[:1000]
-    border = np.concatenate([few[:, :, [0, -1]].ravel(), few[:, :, :, [0, -1]].ravel()])
+    some = train.inputs[:SAMPLE].astype(np.float64)
+    border = np.concatenate([some[:, :, [0, -1]].ravel(), some[:, :, :, [0, -1]].ravel()])
     bright = float(np.median(border)) > (low + high) / 2
-    return {"low": low, "high": high, "paper": high if bright else low, "ink": low if bright else high}
+    paper, ink = (high, low) if bright else (low, high)
+    strength = np.abs(some - paper).max(axis=1) / (high - low)
+    sides = {"top": (2, 0), "bottom": (2, -1), "left": (1, 0), "right": (1, -1)}
+    box = {side: _middle(strength.max(axis=axis) > INKED, end) for side, (axis, end) in sides.items()}
+    return {"low": low, "high": high, "paper": paper, "ink": ink, "box": box}
+
+
+def _middle(inked: Array, end: int) -> int:
+    """The median over the images, (images, rows), of the first (0) or last (-1) row that has ink; the outermost one
+    where no image has any."""
+    found = [np.flatnonzero(image)[end] for image in inked if image.any()]
+    return int(np.median(found)) if found else (0 if end == 0 else inked.shape[1] - 1)

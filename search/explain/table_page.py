@@ -12,8 +12,8 @@ from sklearn.metrics import confusion_matrix
 from neurosweep.errors import BadInputError
 from search.explain.columns import Array, Ask, Dependence, Importance, dependence, grid, permutation_importances
 from search.explain.image_data import CHECKED, MOST_CELLS, PAGE_BYTES, network_data
-from search.pages.shell import render
 from search.insight.levels import measure, row_losses
+from search.pages.shell import render
 from trainer.data.columns import Column, ColumnKind
 from trainer.data.dataset import Dataset, Task
 from trainer.settings import Settings

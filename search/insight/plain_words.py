@@ -44,8 +44,8 @@ VERDICTS = {
     ),
     Verdict.OVERFITTING: Words(
         title="It memorises",
-        meaning="The network is good on the rows that it was trained on and clearly worse on rows that it has not seen. "
-        "It has learnt some of them by heart instead of the rule behind them.",
+        meaning="The network is good on the rows that it was trained on, and clearly worse on rows that it has not "
+        "seen. It has learnt some of them by heart instead of the rule behind them.",
         term="overfitting",
         tone="orange",
     ),
@@ -75,17 +75,32 @@ VERDICTS = {
 def in_plain_words(report: Report) -> str:
     """What the winner can do, without the field's words."""
     levels = report.levels
-    level, rows = (levels.test, "that nobody had looked at before") if levels.test else (levels.validation, "it was not trained on")
+    level = levels.test or levels.validation
+    rows = "nobody had looked at before" if levels.test else "were not learnt from"
+    chance = levels.chance.value
     if report.metric in _COUNTED:
-        said = f"On rows {rows}, it is wrong {_one_in(level.value)}"
-        return f"{said} (somewhere between {_percent(level.low)} and {_percent(level.high)}); always giving the same answer would be wrong {_one_in(levels.chance.value)}."
-    said = f"On rows {rows}, its {name_of(report.metric)} is {_short(level.value)} (somewhere between {_short(level.low)} and {_short(level.high)})"
-    return f"{said}; always giving the same answer would get {_short(levels.chance.value)}. Smaller is better."
+        return (
+            f"On rows that {rows}, it is wrong {_one_in(level.value)} (somewhere between {_percent(level.low)} and "
+            f"{_percent(level.high)}); always giving the same answer would be wrong {_one_in(chance)}."
+        )
+    return (
+        f"On rows that {rows}, its {name_of(report.metric)} is {_short(level.value)} (somewhere between "
+        f"{_short(level.low)} and {_short(level.high)}); always giving the same answer would get {_short(chance)}. "
+        "Smaller is better."
+    )
+
+
+_NAMES = {
+    "balanced_error": "balanced error",
+    "log_loss": "log loss",
+    "mse": "mean squared error",
+    "mae": "mean absolute error",
+}
 
 
 def name_of(metric: str) -> str:
     """A metric's name in words."""
-    return {"log_loss": "log loss", "balanced_error": "balanced error", "mse": "mean squared error", "mae": "mean absolute error"}.get(metric, metric)
+    return _NAMES.get(metric, metric)
 
 
 def _one_in(share: float) -> str:

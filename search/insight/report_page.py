@@ -19,9 +19,7 @@ from storage.records import EpochRow, StudyRecord, TrialRecord
 _SCRIPTS = ("report_scales", "report_model", "report_pictures", "report_trials", "report_table", "report")
 
 
-def report_page(
-    report: Report, study: StudyRecord, trials: Sequence[TrialRecord], epochs: Sequence[EpochRow]
-) -> str:
+def report_page(report: Report, study: StudyRecord, trials: Sequence[TrialRecord], epochs: Sequence[EpochRow]) -> str:
     """The whole page, as HTML.
 
     Args:
@@ -75,7 +73,7 @@ def _data(
     report: Report, study: StudyRecord, trials: Sequence[TrialRecord], epochs: Sequence[EpochRow]
 ) -> dict[str, Any]:
     seeds, curve = report.seeds, report.data_curve
-    return _finite(
+    document: dict[str, Any] = _finite(
         {
             "study": report.study,
             "metric": report.metric,
@@ -99,6 +97,7 @@ def _data(
             "workers": max(1, len({trial.worker for trial in trials if trial.worker})),
         }
     )
+    return document
 
 
 def _tiles(report: Report) -> Iterator[dict[str, str]]:
@@ -136,11 +135,15 @@ def _gaps(report: Report) -> Iterator[dict[str, Any]]:
         floor, floor_name = 0.0, "no mistake at all"
     steps = [
         (f"from {floor_name} to training", "what the network has not learnt yet", levels.train.value - floor),
-        ("from training to validation", "what it loses on rows that it has not seen", _step(levels.train, levels.validation)),
+        (
+            "from training to validation",
+            "what it loses on rows that it has not seen",
+            levels.validation.value - levels.train.value,
+        ),
     ]
     if levels.test is not None:
-        meaning = "what the search's luck has hidden"
-        steps.append(("from validation to test", meaning, _step(levels.validation, levels.test)))
+        hidden = levels.test.value - levels.validation.value
+        steps.append(("from validation to test", "what the search's luck has hidden", hidden))
     largest = max(value for _, _, value in steps)
     for name, meaning, value in steps:
         yield {
@@ -150,10 +153,6 @@ def _gaps(report: Report) -> Iterator[dict[str, Any]]:
             "share": f"{100 * max(0.0, value) / largest:.1f}" if largest > 0 else "0",
             "largest": value == largest > 0,
         }
-
-
-def _step(lower: Level, upper: Level) -> float:
-    return upper.value - lower.value
 
 
 def _level_row(name: str, level: Level) -> dict[str, str]:
@@ -193,20 +192,21 @@ def _rows_sentence(report: Report) -> str:
         return curve.why_not or "The curve does not tell how many rows would reach the goal."
     need = curve.rows_for_target
     return (
-        f"About {need.value:,.0f} rows would reach the goal, if the curve goes on like this (between {need.low:,.0f} and "
-        f"{need.high:,.0f}); there are {curve.rows[-1]:,} to learn from now."
+        f"About {need.value:,.0f} rows would reach the goal, if the curve goes on like this (between {need.low:,.0f} "
+        f"and {need.high:,.0f}); there are {curve.rows[-1]:,} to learn from now."
     )
 
 
 def _stopping_sentence(report: Report) -> str:
     found = report.stopping
-    said = f"{found.stopped:,} trials were stopped early, which saved about {duration(found.saved_seconds)} of training. "
+    saved = duration(found.saved_seconds)
+    said = f"{found.stopped:,} trials were stopped early, which saved about {saved} of training. "
     if found.share is None:
         said += "None of them was trained on to see whether that was right. "
     else:
         said += (
-            f"{found.audited:,} that would have been stopped were trained on to see: {found.beaten:,} of them would have "
-            f"beaten the winner (between {100 * found.share.low:.0f} % and {100 * found.share.high:.0f} % of such). "
+            f"{found.audited:,} that would have been stopped were trained on to see: {found.beaten:,} of them would "
+            f"have beaten the winner ({100 * found.share.low:.0f} % to {100 * found.share.high:.0f} % of such). "
         )
     said += f"The second half of the trials made the best figure better by {_figure(found.last_half)}."
     return said + (f" The study ended early: {found.stopped_for}." if found.stopped_for else "")
@@ -223,7 +223,7 @@ def _probes(report: Report) -> Iterator[dict[str, Any]]:
 
 def _figure(value: float | None) -> str:
     if value is None or not math.isfinite(value):
-        return "–"
+        return "-"
     return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 10 else f"{value:.4g}"
 
 

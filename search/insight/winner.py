@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from neurosweep.errors import BadInputError, NeurosweepError, StudyFailedError
 from search.checkpoint_store import Arrays, CheckpointStore
 from search.leaders import leaders
@@ -18,7 +20,7 @@ from search.places import Places
 from search.spec import StudySpec
 from search.validation import read_data
 from storage.records import StudyRecord, StudyState, TrialRecord
-from trainer.data.dataset import Dataset, Split
+from trainer.data.dataset import Array, Dataset, Split, Task
 from trainer.settings import Settings
 from trainer.work import Metric, Outcome, TestResult, TrialWork
 
@@ -131,6 +133,19 @@ def outputs_of(
         trainer: One of `make_trainer` for these data; None: one is made.
     """
     return (trainer or make_trainer(dataset)).test(winner.settings, winner.weights, metric, split)
+
+
+def answers_to(winner: Winner, dataset: Dataset, inputs: Array, *, trainer: Trainer | None = None) -> Array:
+    """What the winner's network says to any rows: `TestResult.outputs` without a truth.
+
+    Args:
+        inputs: As `Split.inputs` has them.
+    """
+    split = Split(
+        inputs=inputs, targets=np.zeros(len(inputs), dataset.train.targets.dtype), rows=np.arange(len(inputs))
+    )
+    metric = Metric.ERROR if dataset.task is Task.CLASSIFICATION else Metric.MSE
+    return outputs_of(winner, dataset, split, metric, trainer=trainer).outputs
 
 
 def _kept_weights(places: Places, study: StudyRecord, trial: TrialRecord) -> Arrays | None:

@@ -18,7 +18,8 @@ from optuna.trial import TrialState as OptunaState
 
 from search.checkpoint_store import CheckpointStore
 from storage.database import now
-from storage.publisher import ALIAS, connect
+from storage.mlflow_door import connect
+from storage.publisher import ALIAS
 from storage.records import EpochRow, FactKind, StudyRecord, StudyState, TrialRecord, TrialState
 from storage.schema import outbox, study
 from storage.store import Store
@@ -31,7 +32,7 @@ OPTUNA_STATE = {
     TrialState.FAILED: OptunaState.FAIL,
 }
 
-KEPT = ("checkpoints/best/", "checkpoints/trials/", "champion/", "plots/")
+KEPT = ("checkpoints/best/", "checkpoints/trials/", "champion/", "plots/", "pages/")
 """All that a study may have in its folder; of `trials` only what is still to go on."""
 
 
@@ -220,6 +221,9 @@ def _outbox(store: Store, record: StudyRecord, rows: Sequence[TrialRecord], drai
     ended = Counter(row.number for row in rows if row.state is not TrialState.RUNNING)
     yield from (f"the outbox has no fact of the end of trial {number}" for number in sorted(ended - told))
     yield from (f"the outbox has {told[number]} facts of trial {number}" for number in sorted(told - ended, key=str))
+    extra, held = len(store.extra_runs(record.id)), sum(fact.kind == FactKind.EXTRA_RUN_ENDED for fact in facts)
+    if extra != held:
+        yield f"the outbox has {held} facts of {extra} extra runs"
     kinds = Counter(fact.kind for fact in facts)
     if kinds[FactKind.STUDY_STARTED] != 1:
         yield f"the outbox has {kinds[FactKind.STUDY_STARTED]} facts of the study's start"
@@ -291,6 +295,6 @@ def _mlflow(store: Store, record: StudyRecord, rows: Sequence[TrialRecord], trac
         yield f"MLflow: the alias {ALIAS} is on version {alias}, which is not trial {best}"
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
-    ended = sum(row.state is not TrialState.RUNNING for row in rows)
+    ended = sum(row.state is not TrialState.RUNNING for row in rows) + len(store.extra_runs(record.id))
     if (len(parents), len(children)) != (1, ended):
-        yield f"MLflow: {len(parents)} parent runs and {len(children)} children of {ended} ended trials"
+        yield f"MLflow: {len(parents)} parent runs and {len(children)} children of {ended} ended trials and extra runs"

@@ -9,8 +9,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.store.entities import PagedList
 
-from storage.facts import champion_key, study_key, trial_key
-from storage.projection import KEY, OVER, STUDY_UID, RunContent, study_content, trial_content
+from storage.facts import champion_key, extra_run_key, study_key, trial_key
+from storage.projection import (
+    KEY,
+    OVER,
+    STUDY_UID,
+    RunContent,
+    extra_run_content,
+    study_content,
+    trial_content,
+)
 from storage.records import EpochRow, StudyRecord, TrialState
 from storage.store import Store
 
@@ -62,7 +70,7 @@ def _runs(client: MlflowClient, experiment_id: str, study: StudyRecord) -> dict[
 def _expected(store: Store, study: StudyRecord, found: dict[str, list[Run]]) -> Iterator[tuple[str, RunContent]]:
     if not _is_told(study):
         return
-    yield study_key(study), study_content(study)
+    yield study_key(study), study_content(study, _first_round(store, study))
     parents = found.get(study_key(study))
     parent = parents[0].info.run_id if parents else "the parent run"
     epochs: dict[int, list[EpochRow]] = {}
@@ -71,6 +79,15 @@ def _expected(store: Store, study: StudyRecord, found: dict[str, list[Run]]) -> 
     for trial in store.trials(study.id):
         if trial.state is not TrialState.RUNNING:
             yield trial_key(study, trial.number), trial_content(study, trial, epochs.get(trial.number, []), parent)
+    for extra in store.extra_runs(study.id):
+        yield extra_run_key(study, extra), extra_run_content(study, extra, parent)
+
+
+def _first_round(store: Store, study: StudyRecord) -> str | None:
+    """Run id of the first round's parent run, where this is a later one."""
+    first = store.by_uid(study.tree) if study.tree not in (None, study.uid) else None
+    run = store.mlflow_run(first.id) if first else None
+    return run.run_id if run else None
 
 
 def _run(client: MlflowClient, run: Run, content: RunContent, study: StudyRecord, going_on: bool) -> Iterator[str]:

@@ -11,8 +11,7 @@ import pytest
 from mlflow import MlflowException
 
 from neurosweep.errors import LeaseLostError
-from storage import publisher as publisher_module
-from storage import telling
+from storage import mlflow_door, telling
 from storage.facts import study_key, trial_key
 from storage.projection import KEY, trial_content
 from storage.publisher import Publisher
@@ -147,7 +146,7 @@ class PublisherSeat:
         if self._turn is None:
             self._turn = greenlet.greenlet(self._publish)
         # Publishers share a process here: the one whose turn it is has the client.
-        publisher_module.connect = lambda tracking: FakeClient(self._server, self._wire)
+        mlflow_door.connect = lambda tracking: FakeClient(self._server, self._wire)
         telling._Held = self._new_heart  # type: ignore[assignment, misc]
         try:
             self._turn.switch()

@@ -179,7 +179,7 @@ class _Session(engine.Session):
         ending = SimpleNamespace(result=lambda: SimpleNamespace(conclude=self._conclude))
         return StudySpec.from_mapping(claim.study.spec), DATASET, ending
 
-    def _ready_pool(self, spec: StudySpec) -> Any:
+    def ready_pool(self, spec: StudySpec) -> Any:
         self._simulated.open(WorkerShape(count=self._product.workers, cpus=1.0, gpus=0.0))
         return self._simulated
 

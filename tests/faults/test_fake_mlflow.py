@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowException
 from mlflow.entities import Metric, Param, RunTag, ViewType
 
-from storage.publisher import connect
+from storage.mlflow_door import connect
 from tests.faults.fake_mlflow import FakeClient, FakeMlflow
 
 STUDY = "neurosweep.study_id"

@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from neurosweep.errors import LeaseLostError
 from search.pruner import Pruner, make_pruner
 from search.spec import StudySpec
-from storage import facts, publisher, telling
+from storage import facts, mlflow_door, telling
 from storage.records import Batch, Claim, EndedTrial, Fact, NewStudy, StudyState, TrialState
 from storage.store import Store
 from tests.faults.fake_database import FakeDatabase
@@ -442,7 +442,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> int:
     """Goes through the examples; returns how many steps they had."""
     clock = [START]
     patch_time(monkeypatch, lambda: clock[0])
-    monkeypatch.setattr(publisher, "connect", publisher.connect)  # the seats replace both; this puts them back
+    monkeypatch.setattr(mlflow_door, "connect", mlflow_door.connect)  # the seats replace both; this puts them back
     monkeypatch.setattr(telling, "_Held", telling._Held)
     database = FakeDatabase(folder, monkeypatch)
     database.seconds = lambda: clock[0]

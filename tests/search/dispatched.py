@@ -8,10 +8,12 @@ from typing import Any
 
 import optuna
 
+from search.budget import StoppedFor
 from search.checkpoint import Checkpoint
 from search.checkpoint_store import CheckpointStore
 from search.clock import CLOCK, Clock
 from search.dispatcher import Dispatcher, Signals
+from search.no_gain import Noise
 from search.progress import Progress
 from search.spec import StudySpec
 from search.study import Proposals
@@ -51,6 +53,7 @@ class Study:
         self.stop = False
         self.cancel = False
         self.failure: str | None = None
+        self.stopped_for: StoppedFor | None = None
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -94,10 +97,12 @@ class Study:
             on_progress=self.shown.append,
             signals=Signals(stop=lambda: self.stop, cancel=lambda: self.cancel, renew=renew),
             started=clock.monotonic() if started is None else started,
+            noise=Noise(metric=Metric(self.spec.metric or ""), rows=len(self.data.validation)),
             clock=clock,
         )
         dispatcher.work()
         self.failure = dispatcher.failure
+        self.stopped_for = dispatcher.budget.stopped_for
         if self.cancel:
             dispatcher.cancel()
         return proposals

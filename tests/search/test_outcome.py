@@ -20,6 +20,7 @@ from neurosweep.errors import NeurosweepError
 from search.checkpoint import BestNetwork, Checkpoint
 from search.checkpoint_store import CheckpointStore
 from search.dispatcher import Dispatcher, Signals
+from search.no_gain import Noise
 from search.outcome import conclude
 from search.spec import StudySpec, data_request
 from search.study import Proposals
@@ -74,12 +75,16 @@ class Ended:
             on_progress=lambda progress: None,
             signals=Signals(stop=lambda: False, cancel=lambda: False, renew=lambda: None),
             started=time.monotonic(),
+            noise=Noise(metric=self.metric, rows=len(self.dataset.validation)),
         ).work()
         self.trials: list[TrialRecord] = self.store.trials(study.id)
 
     def kept(self) -> Checkpoint:
         """As an engine that starts now finds it."""
         return Checkpoint(CheckpointStore(str(self.folder)))
+
+    def openings(self) -> list[tuple[int | None, str]]:
+        return [(look.trial, look.reason) for look in self.store.openings(self.claim.study.id)]
 
     @property
     def winner(self) -> TrialRecord:
@@ -95,6 +100,7 @@ class Ended:
             "pool": self.pool,
             "proposals": self.proposals,
             "checkpoint": self.checkpoint,
+            "store": self.store,
             "trials": self.trials,
             "epochs": self.store.epochs(self.claim.study.id),
             "folder": self.folder,
@@ -183,6 +189,7 @@ def test_a_resumed_study_with_the_same_winner_leaves_the_test_split_shut(iris: E
 
     assert (best["test"], best["test_interval"]) == (0.125, [0.1, 0.2])
     assert iris.pool.tests == 0
+    assert iris.openings() == []
     assert (iris.folder / "champion" / "network.pt2").exists()
 
 
@@ -195,6 +202,40 @@ def test_a_resumed_study_with_another_winner_opens_it_for_that_one_and_says_so(i
     assert result["best"]["test"] < 0.8
     assert iris.pool.tests == 1
     assert f"opened before, for trial {iris.winner.number + 1}" in result["worth"][-1]
+    assert iris.openings() == [(iris.winner.number, "the winner")]
+
+
+def test_a_sealed_study_has_no_test_figures_and_no_champion_whatever_it_had_before(iris: Ended) -> None:
+    for earlier in (None, {"best": {"trial": iris.winner.number + 1, "test": None, "test_interval": None}}):
+        sealed = dataclasses.replace(iris.claim.study, sealed=True, result=earlier)
+        result = iris.conclude(claim=dataclasses.replace(iris.claim, study=sealed))
+        best = result["best"]
+        assert (best["trial"], best["validation"]) == (iris.winner.number, iris.winner.validation)
+        assert (best["test"], best["test_interval"], best["model"]) == (None, None, None)
+        assert result["worth"] == ["The test split stays shut until the last round has chosen the winner of them all."]
+    assert (iris.pool.tests, iris.openings()) == (0, [])
+    assert not (iris.folder / "champion").exists()
+    # Unsealed, it is judged for the first time.
+    judged = dataclasses.replace(iris.claim.study, tree="1", result=result)
+    told = iris.conclude(claim=dataclasses.replace(iris.claim, study=judged))
+    assert told["best"]["test"] is not None
+    assert iris.openings() == [(iris.winner.number, "the winner of all rounds")]
+    assert not any("opened before" in sentence for sentence in told["worth"])
+
+
+def test_each_look_at_the_test_split_is_recorded_before_it(iris: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+    test = iris.pool.test
+
+    def watched(*arguments: Any) -> Any:
+        looked.append(iris.openings())
+        return test(*arguments)
+
+    monkeypatch.setattr(iris.pool, "test", watched)
+    iris.conclude()
+    iris.conclude()
+    look = (iris.winner.number, "the winner")
+    assert looked == [[look], [look, look]]
 
 
 @pytest.mark.parametrize("kept", ["nothing", "another trial's", "damaged"])
@@ -225,7 +266,9 @@ def test_a_winner_that_can_not_be_trained_again_is_an_error_that_says_why(iris: 
     shutil.rmtree(iris.folder / "best")
     iris.pool.deadly = lambda work: True
 
-    with pytest.raises(NeurosweepError, match=f"trial {iris.winner.number}, could not be trained again: the worker"):
+    with pytest.raises(
+        NeurosweepError, match=f"trial {iris.winner.number}, could not be trained again: 3 workers died"
+    ):
         iris.conclude(checkpoint=iris.kept())
     assert iris.pool.tests == 0
 

@@ -186,6 +186,8 @@ def test_pooling_is_dropped_where_the_map_has_come_down_to_one_pixel() -> None:
     assert [layer.stride for layer in layers] == [2, 2, 2, 2]
     assert [layer.filter_size for layer in layers] == [3, 3, 3, 3]
     assert [proposal.params[f"pool_{k}"] for k in (1, 2, 3, 4)] == ["max", "none", "none", "none"]
+    assert proposal.repairs[0] == "conv 2: the map is 1x1, and pooling needs 2x2; it is trained without pooling"
+    assert len(proposal.repairs) == 3
 
 
 def test_a_filter_too_large_becomes_the_largest_listed_that_fits_else_as_large_as_the_map() -> None:
@@ -197,6 +199,10 @@ def test_a_filter_too_large_becomes_the_largest_listed_that_fits_else_as_large_a
 
     assert [layer.filter_size for layer in proposal.settings.convolutions] == [5, 3, 2]
     assert [proposal.params[f"filter_size_{k}"] for k in (1, 2, 3)] == [5, 3, 2]
+    assert proposal.repairs == (
+        "conv 2: the map is 4x4, the filter 5x5; it is trained with a filter of 3x3",
+        "conv 3: the map is 2x2, the filter 5x5; it is trained with a filter of 2x2",
+    )
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ space:
 search:
   sampler: tpe
   pruner: asha
-  audit: 0.05
+  audit: auto
 budget:
   trials: 100
   epochs: 30
@@ -85,7 +85,7 @@ class TestDefaults:
         assert spec.model == (Family.MLP,)
         assert spec.data.split.fractions == (0.7, 0.15, 0.15)
         assert (spec.search.sampler, spec.search.pruner) == (SamplerKind.TPE, PrunerKind.ASHA)
-        assert (spec.search.audit, spec.budget.stop_when, spec.champion) == (0.05, None, None)
+        assert (spec.search.audit, spec.budget.stop_when, spec.champion) == ("auto", None, None)
         assert (spec.budget.trials, spec.budget.epochs, spec.budget.minutes, spec.budget.target) == (
             100,
             30,
@@ -107,7 +107,7 @@ class TestDefaults:
         assert (spec.seed, spec.metric, spec.human) == (7, Metric.BALANCED_ERROR, 0.01)
         assert (spec.data.target, spec.data.features, spec.data.group) == ("label", ("a", "b"), "patient")
         assert (spec.data.max_rows, spec.budget.minutes, spec.budget.target) == (10_000, 60.0, 0.02)
-        assert (spec.search.audit, spec.budget.stop_when) == (0.05, StopWhen.NO_GAIN)
+        assert (spec.search.audit, spec.budget.stop_when) == ("auto", StopWhen.NO_GAIN)
         assert spec.champion is Champion.SIMPLEST
 
     def test_the_mapping_has_the_files_keys_in_the_files_order(self) -> None:
@@ -223,7 +223,7 @@ MISTAKES = [
     ("space.filter_size", "model: cnn\nspace:\n  filter_size: {low: 3, high: 5}", 5, "can be 4"),
     ("search.sampler", "search: {sampler: tpi}", 3, "did you mean 'tpe'"),
     ("search.pruner", "search:\n  pruner: off", 4, "asha | hyperband | median | none"),
-    ("search.audit", "search: {audit: 5}", 3, "at least 0 and at most 1, but is 5"),
+    ("search.audit", "search: {audit: 5}", 3, "auto or a number at least 0 and at most 1, but is 5"),
     ("search.adit", "search: {adit: 0.1}", 3, "did you mean 'audit'"),
     ("audit", "audit: 0.1", 3, "belongs under search"),
     ("budget.stop_when", "budget: {stop_when: nogain}", 3, "did you mean 'no_gain'"),

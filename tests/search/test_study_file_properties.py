@@ -115,7 +115,7 @@ def studies(draw: st.DrawFn) -> dict[str, Any]:
                     optional={
                         "sampler": st.sampled_from([kind.value for kind in SamplerKind]),
                         "pruner": st.sampled_from([kind.value for kind in PrunerKind]),
-                        "audit": st.floats(0, 1),
+                        "audit": st.one_of(st.just("auto"), st.floats(0, 1)),
                     },
                 ),
                 "budget": st.fixed_dictionaries(

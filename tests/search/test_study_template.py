@@ -28,7 +28,18 @@ def test_it_shows_every_key_and_comments_out_what_has_no_default() -> None:
     full = StudySpec.from_mapping({"name": "digits", "data": {"source": "digits"}, "model": ["mlp", "cnn"]})
     assert read_yaml(text, "study.yaml").value == full.to_mapping()
     comments = {line.strip().lstrip("# ").partition(":")[0] for line in text.splitlines() if "# " in line}
-    assert {"target", "features", "group", "max_rows", "task", "metric", "human", "minutes", "stop_when", "champion"} <= comments
+    assert {
+        "target",
+        "features",
+        "group",
+        "max_rows",
+        "task",
+        "metric",
+        "human",
+        "minutes",
+        "stop_when",
+        "champion",
+    } <= comments
 
 
 LATER = ("stop_when: no_gain", "champion: simplest")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.publisher import connect
+from storage.mlflow_door import connect
 from storage.store import Store
 from tests import small_study
 from tests.mlflow_server import MlflowServer, mlflow_server

@@ -175,7 +175,7 @@ def test_the_parent_run_has_the_file_the_result_and_the_test_figures(
         for entry in ("study.yaml", "result.json", "plots/history.html")
     }
     assert files["study.yaml"] == small_study.TEXT
-    assert json.loads(files["result.json"]) == small_study.result(name, 3)
+    assert json.loads(files["result.json"]) == small_study.result_of(name, 3)
     assert files["plots/history.html"] == "<p>history</p>"
     run = store.mlflow_run(study.id)
     assert run is not None

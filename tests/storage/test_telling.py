@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from storage import telling
-from storage.records import Behind, EpochRow, StudyRecord, TrialRecord
+from storage.records import Behind, EpochRow, ExtraRun, Probe, StudyRecord, TrialRecord
 from storage.store import Store
 from storage.telling import ATTEMPTS, ElsewhereError, Teller
 from tests import small_study
+from tests.storage.samples import extra_run
 
 
 class RefusedError(Exception):
@@ -43,6 +44,12 @@ class FakeMlflow:
 
     def trial(self, study: StudyRecord, trial: TrialRecord, epochs: Sequence[EpochRow]) -> None:
         self._write(f"trial {trial.number}")
+
+    def extra_run(self, study: StudyRecord, run: ExtraRun) -> None:
+        self._write(run.name)
+
+    def page(self, study: StudyRecord, name: str) -> None:
+        self._write(name)
 
     def end(self, study: StudyRecord) -> str:
         self._write("end")
@@ -191,3 +198,47 @@ def test_a_slow_mlflow_keeps_its_lease_and_what_it_took_is_acknowledged_meanwhil
     assert not any(other for _, other in seen)
     assert [pending for pending, _ in seen][-1] < 6
     assert mlflow.written == ALL
+
+
+def test_extra_runs_and_pages_are_told_like_trials_and_a_page_that_is_not_here_waits_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "ELSEWHERE", 60.0)
+
+    def fails(what: str) -> None:
+        if what == "report":
+            raise ElsewhereError("the page's files are not here")
+
+    mlflow = FakeMlflow(fails)
+    publisher = teller(store, mlflow)
+    store.publish_page(1, "report")
+    runs = [extra_run(Probe.SEED, amount=3, trial=3), extra_run(Probe.ROWS, amount=0.25, trial=3)]
+    store.record_extra_runs(1, runs)
+    store.publish_page(1, "champion")
+    publish(publisher, 2)
+    assert mlflow.written == [*ALL, "seed 3 of trial 3", "25 % of the rows of trial 3", "champion"]
+    assert store.behind(1).oldest_reason == "the page's files are not here"
+    assert store.behind(1).pending == 1
+    mlflow.fails = lambda what: None
+    store.publish_page(1, "report")  # made here
+    publish(publisher, 1)
+    assert (mlflow.written[-1], store.pending_facts()) == ("report", 0)
+
+
+def test_a_poisoned_extra_run_holds_nothing_up(store: Store) -> None:
+    mlflow = FakeMlflow(refuse("seed 1 of trial 0"))
+    store.record_extra_runs(1, [extra_run(Probe.SEED, amount=number) for number in (1, 2)])
+    publish(teller(store, mlflow), 1)
+    assert mlflow.written == [*ALL, "seed 2 of trial 0"]
+
+
+def test_a_studys_second_end_does_not_wait_for_its_page(store: Store) -> None:
+    mlflow = FakeMlflow(refuse("report"))
+    store.publish_page(1, "report")
+    publish(teller(store, mlflow), 1)
+    store.requeue(1)
+    claim = store.claim("d", study_id=1)
+    assert claim is not None
+    small_study.finish(store, claim, winner=None, suffix="-2")
+    publish(teller(store, mlflow), 1)
+    assert mlflow.written[-1] == "end"

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import mlflow
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from tests.browser import open_browser
 from tests.mlflow_server import free_port
 from tests.system.product import Product, interrupt
 
 SECONDS = 120
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = (
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 @pytest.fixture(scope="module")
@@ -48,25 +37,12 @@ def address(study_page: str) -> str:
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    if CHROMIUM is None:
-        missing = "Chromium is not installed, so MLflow's pages are not looked at."
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    root = ("--no-sandbox",) if os.geteuid() == 0 else ()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile",
-            executable_path=CHROMIUM,
-            args=[*QUIET, *root],
-            viewport={"width": 1400, "height": 1000},
-        )
-        page = browser.pages[0]
+def page() -> Iterator[Page]:
+    with open_browser() as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(1000 * SECONDS)
         expect.set_options(timeout=1000 * SECONDS)
         yield page
-        browser.close()
 
 
 @pytest.fixture

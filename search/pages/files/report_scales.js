@@ -32,7 +32,7 @@ function metricScale(values) {
   if (!there.length) return scaleOf([], { low: 0, high: 1 });
   const [low, high] = [there[0], there[Math.floor(0.9 * (there.length - 1))]];
   const positive = there.find((value) => value > 0) ?? 1;
-  if (high / positive > 15) return scaleOf([], { log: true, low: Math.max(positive, high / 1e4), high });
+  if (high / positive > 15) return scaleOf([], { log: true, low: Math.max(positive / 1.25, high / 1e4), high });
   return scaleOf([], { low: low - 0.05 * (high - low), high });
 }
 
@@ -106,8 +106,8 @@ function shades() {
   });
 }
 
-// Pixels by hand: tens of thousands of lines and points, far quicker than a canvas strokes them. A pixel has the shade of
-// the best that passes through it, and is the more opaque the more there are.
+// Pixels by hand: tens of thousands of lines and points, far quicker than a canvas strokes them. A pixel has the average
+// shade of all that passes through it, and is the more opaque the more there are.
 class Pixels {
   constructor(width, height) {
     const ratio = window.devicePixelRatio || 1;
@@ -115,27 +115,30 @@ class Pixels {
     this.width = Math.max(1, Math.round(width * ratio));
     this.height = Math.max(1, Math.round(height * ratio));
     this.count = new Uint16Array(this.width * this.height);
-    this.top = new Uint8Array(this.width * this.height);
+    this.sum = new Uint32Array(this.width * this.height);
   }
 
-  line(x0, y0, x1, y1, shade) {
-    const { ratio, width, height, count, top } = this;
-    x0 *= ratio, x1 *= ratio, y0 *= ratio, y1 *= ratio;
-    const steps = Math.max(1, Math.ceil(Math.max(Math.abs(x1 - x0), Math.abs(y1 - y0))));
-    const dx = (x1 - x0) / steps, dy = (y1 - y0) / steps;
-    const last = height - 1;
+  // From one point inside to another, for so many trials at a time; whole numbers of 1/65536 of a pixel.
+  line(x0, y0, x1, y1, shade, times = 1) {
+    const { width, count, sum } = this;
+    const [right, last] = [width - 1, this.height - 1];
+    const inside = (value, most) => Math.round(Math.min(most, Math.max(0, value * this.ratio)) * 65536);
+    let x = inside(x0, right), y = inside(y0, last);
+    const [wide, high] = [inside(x1, right) - x, inside(y1, last) - y];
+    const steps = Math.max(1, Math.ceil(Math.max(Math.abs(wide), Math.abs(high)) / 65536));
+    const weight = times * shade;
+    const [dx, dy] = [(wide / steps) | 0, (high / steps) | 0];
     for (let step = 0; step < steps; step++) {
-      const y = y0 < 0 ? 0 : y0 > last ? last : y0 | 0;
-      const pixel = y * width + (x0 | 0);
-      count[pixel]++;
-      if (top[pixel] < shade) top[pixel] = shade;
-      x0 += dx;
-      y0 += dy;
+      const pixel = (y >> 16) * width + (x >> 16);
+      count[pixel] += times;
+      sum[pixel] += weight;
+      x += dx;
+      y += dy;
     }
   }
 
   point(x, y, shade, size) {
-    const { ratio, width, height, count, top } = this;
+    const { ratio, width, height, count, sum } = this;
     const side = Math.max(1, Math.round(size * ratio));
     const left = Math.max(0, Math.min(width - side, Math.round(x * ratio - side / 2)));
     const upper = Math.max(0, Math.min(height - side, Math.round(y * ratio - side / 2)));
@@ -143,24 +146,21 @@ class Pixels {
       const corner = side > 3 && (row === upper || row === upper + side - 1) ? 1 : 0;
       for (let pixel = row * width + left + corner; pixel < row * width + left + side - corner; pixel++) {
         count[pixel]++;
-        if (top[pixel] < shade) top[pixel] = shade;
+        sum[pixel] += shade;
       }
     }
   }
 
   // Paints all of it at a place of the canvas, over what is there.
   paint(pen, left, upper, colours, alone) {
-    const { width, height, count, top } = this;
+    const { width, height, count, sum } = this;
     const image = new ImageData(width, height);
-    const data = image.data;
+    const data = new Uint32Array(image.data.buffer); // its bytes are red, green, blue and opacity, on every machine in use
+    const inks = Uint32Array.from(colours, ([red, green, blue]) => red | (green << 8) | (blue << 16));
+    const opacity = Uint32Array.from({ length: 256 }, (_, times) => Math.min(255, alone + 36 * Math.log2(times || 1)) << 24);
     for (let pixel = 0; pixel < count.length; pixel++) {
       const times = count[pixel];
-      if (times === 0) continue;
-      const shade = colours[top[pixel]];
-      data[4 * pixel] = shade[0];
-      data[4 * pixel + 1] = shade[1];
-      data[4 * pixel + 2] = shade[2];
-      data[4 * pixel + 3] = times === 1 ? alone : Math.min(255, alone + 36 * Math.log2(times));
+      if (times > 0) data[pixel] = inks[(sum[pixel] / times) | 0] | opacity[times < 256 ? times : 255];
     }
     const sheet = (this.sheet ??= make("canvas", { width, height }));
     sheet.getContext("2d").putImageData(image, 0, 0);

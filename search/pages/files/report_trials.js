@@ -1,24 +1,25 @@
 "use strict";
 // Pictures of all trials, which follow the filters: parallel coordinates, history, learning curves, slices. Canvas.
 
+const BEST = 40; // lines that stand out among many
 const FEW = 400; // lines that a canvas strokes quickly enough; more are drawn pixel by pixel
 const BUDGET = 25; // milliseconds of one frame for lines; what is left is drawn in the next ones, the best come first
 
 const jobs = new WeakMap();
 
-// Draws lines of many items, a frame's worth at a time: `one(pixels, item)` for each, `paint(pixels)` after each frame.
-function inFrames(place, pixels, items, one, paint, done = () => {}) {
+// Draws `length` lines, a frame's worth at a time: `one(at)` for each, `paint()` after each frame.
+function inFrames(place, length, one, paint, done = () => {}) {
   const job = {};
   jobs.set(place, job);
   let next = 0;
   const step = () => {
     if (jobs.get(place) !== job) return;
     const end = performance.now() + BUDGET;
-    while (next < items.length && performance.now() < end) {
-      for (const stop = Math.min(next + 50, items.length); next < stop; next++) one(pixels, items[next]);
+    while (next < length && performance.now() < end) {
+      for (const stop = Math.min(next + 200, length); next < stop; next++) one(next);
     }
-    paint(pixels);
-    if (next < items.length) requestAnimationFrame(step);
+    paint();
+    if (next < length) requestAnimationFrame(step);
     else done();
   };
   step();
@@ -53,16 +54,30 @@ function layParallel(width) {
     size,
     all: null,
     xs: Float32Array.from(axes, (_, place) => axisX(place, width)),
-    ys: axes.map((axis) => Float32Array.from(axis.values, (value) => axisY(axis, value))),
+    ys: axes.map((axis) => Uint16Array.from(axis.values, (value) => Math.round(axisY(axis, value)))),
   });
 }
 
-function parallelLine(pixels, trial) {
-  const { xs, ys } = parallel;
-  const shade = shadeOf[trial];
-  for (let place = 1; place < xs.length; place++) {
-    pixels.line(xs[place - 1], ys[place - 1][trial], xs[place], ys[place][trial], shade);
+// The pieces of line between neighbouring axes, those of the best trials first. Trials with the same two values, as far as
+// the picture can tell, share a piece: between two choices there are a handful for ten thousand trials.
+function piecesOf(trials) {
+  const { ys, height } = parallel;
+  const gaps = ys.length - 1;
+  const most = trials.length * gaps;
+  const pieces = { gap: new Uint8Array(most), from: new Uint16Array(most), to: new Uint16Array(most), sum: new Uint32Array(most), times: new Uint16Array(most), length: 0 };
+  const known = Array.from({ length: gaps }, () => new Int32Array(height * height));
+  for (const trial of trials) {
+    for (let gap = 0; gap < gaps; gap++) {
+      const [from, to] = [ys[gap][trial], ys[gap + 1][trial]];
+      const piece = (known[gap][from * height + to] ||= ++pieces.length) - 1;
+      pieces.sum[piece] += shadeOf[trial];
+      if (pieces.times[piece]++ > 0) continue;
+      pieces.gap[piece] = gap;
+      pieces.from[piece] = from;
+      pieces.to[piece] = to;
+    }
   }
+  return pieces;
 }
 
 function strokeParallel(pen, trial) {
@@ -95,32 +110,36 @@ function drawParallel(place, room) {
     drawAxes(pen);
   };
   const items = keptByRank();
+  const stroke = (pen, lines, opacity) => {
+    pen.lineWidth = 1.2;
+    pen.globalAlpha = opacity;
+    for (let rank = lines.length - 1; rank >= 0; rank--) {
+      pen.strokeStyle = `rgb(${colours[shadeOf[lines[rank]]].join()})`;
+      strokeParallel(pen, lines[rank]);
+    }
+    pen.globalAlpha = 1;
+  };
   if (items.length <= FEW) {
     jobs.delete(place);
     const pen = start();
-    pen.lineWidth = 1.2;
-    pen.globalAlpha = items.length > 150 ? 0.55 : 0.8;
-    for (let rank = items.length - 1; rank >= 0; rank--) {
-      pen.strokeStyle = `rgb(${colours[shadeOf[items[rank]]].join()})`;
-      strokeParallel(pen, items[rank]);
-    }
-    pen.globalAlpha = 1;
+    stroke(pen, items, items.length > 150 ? 0.55 : 0.8);
     finish(pen);
     return;
   }
-  const paint = (pixels) => {
+  const whole = !isFiltered();
+  const pixels = (whole && parallel.all) || new Pixels(width, parallel.height);
+  const pieces = pixels === parallel.all ? { length: 0 } : piecesOf(items);
+  const one = (at) => {
+    const gap = pieces.gap[at];
+    pixels.line(parallel.xs[gap], pieces.from[at], parallel.xs[gap + 1], pieces.to[at], pieces.sum[at] / pieces.times[at], pieces.times[at]);
+  };
+  const paint = () => {
     const pen = start();
-    pixels.paint(pen, 0, 0, colours, 110);
+    pixels.paint(pen, 0, 0, colours, 90);
+    stroke(pen, items.subarray(0, BEST), 0.9);
     finish(pen);
   };
-  if (!isFiltered() && parallel.all) {
-    jobs.delete(place);
-    paint(parallel.all);
-    return;
-  }
-  const pixels = new Pixels(width, parallel.height);
-  const whole = !isFiltered();
-  inFrames(place, pixels, items, parallelLine, paint, () => {
+  inFrames(place, pieces.length, one, paint, () => {
     if (whole) parallel.all = pixels;
   });
 }
@@ -156,7 +175,8 @@ function drawAxes(pen) {
       outlined(pen, axis.choices ? axis.choices[tick].slice(0, 12) : tickText(tick), x, y + 4, soft, paper);
     }
     pen.font = axis === metricColumn ? "bold 12px system-ui, sans-serif" : "12px system-ui, sans-serif";
-    outlined(pen, axis.title || axis.name, x, 16 + 14 * (place % 2), ink, paper);
+    if (place === axes.length - 1) pen.textAlign = "end";
+    outlined(pen, axis.title || axis.name, pen.textAlign === "end" ? x + parallel.side : x, 16 + 14 * (place % 2), ink, paper);
     pen.font = "12px system-ui, sans-serif";
   });
   pen.textAlign = "start";
@@ -316,7 +336,9 @@ function drawCurves(place, width) {
   const x = (epoch) => across.at(epoch) * wide;
   const y = (value) => (1 - Math.min(1, Math.max(0, curveScale.at(value)))) * high;
   const items = page.curves.trials.filter((trial) => kept[trial]);
-  const line = (pixels, trial) => {
+  const pixels = new Pixels(wide, high);
+  const one = (item) => {
+    const trial = items[item];
     const curve = curveOf.get(trial);
     for (let at = start[curve] + 1; at < start[curve + 1]; at++) {
       const [from, to] = [page.curves.validation[at - 1], page.curves.validation[at]];
@@ -324,7 +346,7 @@ function drawCurves(place, width) {
     }
   };
   const label = `Learning curves of ${items.length} trials; those of ${[...chosen].map((trial) => page.trials.number[trial]).join(", ")} stand out`;
-  inFrames(place, new Pixels(wide, high), items, line, (pixels) => {
+  inFrames(place, items.length, one, () => {
     const pen = sizedCanvas(place, width, height, label);
     frame(pen, box, across, curveScale, { title: "epoch", whole: true });
     pixels.paint(pen, box.left, box.top, shades(), 90);

@@ -1,8 +1,9 @@
 "use strict";
 // The drawer at the foot of the page: the arithmetic of the neuron that is looked at, spelled out.
 
-const FEW_CELLS = 9; // of a filter: three of them fit beside each other, larger ones only two
+const CELL = 25; // pixels of one number
 const SHOWN_TERMS = 6;
+const COLOURS = ["red", "green", "blue"];
 
 function makeDrawer(viewer, host, spoken) {
   const close = make("button", { type: "button", class: "close", "aria-label": "Close the arithmetic", onclick: viewer.letGo }, "×");
@@ -27,8 +28,8 @@ function neuronName(viewer, { at, index }) {
   const layer = viewer.network.layers[at];
   const { map, row, column } = placeOf(layer, index);
   if (layer.output.length === 3) return `${layer.name}, map ${map + 1}, row ${row + 1}, column ${column + 1}`;
-  const name = layer.name === "output" && viewer.data.classes.length ? ` for ${viewer.data.classes[index]}` : "";
-  return `${layer.name}, neuron ${index + 1}${name}`;
+  const named = layer.name === "output" && viewer.data.classes.length;
+  return named ? `${layer.name} for ${viewer.data.classes[index]}` : `${layer.name}, neuron ${index + 1}`;
 }
 
 // The image with the receptive field on it, so that it is in sight wherever the page is scrolled to.
@@ -43,13 +44,28 @@ function whichNeuron(viewer, chosen, name) {
   const sees = `Sees ${rows}×${columns} of the image's ${shape[1]}×${shape[2]} pixels.`;
   return make("div", { class: "which" }, make("div", { class: "map" }, canvas, frame),
     make("div", {}, make("strong", { id: "neuron-name" }, name), make("p", { class: "soft" }, sees,
-      viewer.held ? " Held: click it again, or press Escape." : " Click to hold it.")));
+      viewer.held ? " Held; Escape lets go." : " Click to hold it.")));
 }
 
 function spelledOut(viewer, { at }, terms) {
   if (terms.patch) return [pooledSum(terms)];
-  const parts = terms.groups ? groupSums(viewer, at, terms) : [termList(viewer, at, terms)];
-  return [...parts, behindTheSum(viewer, at, terms)];
+  const parts = terms.groups ? groupSums(viewer, at, terms) : [productPictures(viewer, at), termList(viewer, at, terms)];
+  return [...parts, behindTheSum(viewer, at, terms)].filter(Boolean);
+}
+
+// Of a dense neuron right above the image: its weights as a picture, and the image times them.
+function productPictures(viewer, at) {
+  const below = viewer.network.layers[at - 1];
+  if (below.kind !== "input") return null;
+  const weights = neuronWeights(viewer.network, viewer.network.layers[at], viewer.neuron.index);
+  const products = weights.map((weight, i) => weight * viewer.results[at - 1].value[i]);
+  const pictures = [weights, products].map((values) => {
+    const canvas = pixelCanvas({ "aria-hidden": "true" });
+    paintSigned(canvas, values, below.output[2], largest(values));
+    return make("div", { class: "map" }, canvas);
+  });
+  return make("div", { class: "sum" }, make("span", { class: "soft over" }, "image × weights = products"), make("span", {}, "×"),
+    pictures[0], make("span", {}, "="), pictures[1]);
 }
 
 function pooledSum({ layer, patch, value }) {
@@ -66,14 +82,15 @@ function groupSums(viewer, at, { layer, groups }) {
     numberGrid(patch, layer.size, { scale }), make("span", {}, "×"), numberGrid(weights, layer.size), make("span", {}, "="), make("b", {}, short(sum))));
 }
 
-function shownGroups(layer) {
-  return layer.size ** 2 <= FEW_CELLS ? 3 : 2;
+// As many as fit beside the rest; two at least, one below the other on a phone.
+function shownGroups({ size }) {
+  return Math.max(2, Math.floor((innerWidth - 700) / (2 * CELL * size + 90)));
 }
 
 function belowName(viewer, at, map) {
   const below = viewer.network.layers[at - 1];
   if (below.kind !== "input") return `${below.name}, map ${map + 1}`;
-  return below.output[0] === 1 ? "patch × filter" : `patch × filter, ${["red", "green", "blue"][map]}`;
+  return below.output[0] === 1 ? "patch × filter" : `patch × filter, ${COLOURS[map]}`;
 }
 
 // Numbers in a square, each on its colour; zero-padding is hatched.
@@ -109,7 +126,8 @@ function termName(below, index) {
   const { map, row, column } = placeOf(below, index);
   if (below.output.length === 1) return `${below.name}, neuron ${index + 1}`;
   const where = `row ${row + 1}, column ${column + 1}`;
-  return below.output[0] === 1 ? `${below.name}, ${where}` : `${below.name}, map ${map + 1}, ${where}`;
+  if (below.kind !== "input") return `${below.name}, map ${map + 1}, ${where}`;
+  return below.output[0] === 1 ? where : `${COLOURS[map]}, ${where}`;
 }
 
 // From the sum of all products to the neuron's value: bias or batch norm, activation, and for the last layer the answer.
@@ -121,12 +139,12 @@ function behindTheSum(viewer, at, { layer, groups = [], bias, sum, norm, normed,
   else lines.push(["all products", short(sum)]);
   if (norm) {
     const { mean, scale, shift } = norm;
-    lines.push(["batch norm: (z − mean) × scale + shift",
+    lines.push(["batch norm",
       `(${short(sum)} ${signed(-mean)}) × ${short(scale)} ${signed(shift)} = ${short(normed)}`]);
   }
-  if (layer.activation) lines.push([`activation: ${layer.activation}`, `${layer.activation}(${short(normed)}) = ${short(value)}`]);
+  if (layer.activation) lines.push(["activation", `${layer.activation}(${short(normed)}) = ${short(value)}`]);
   const classes = layer.name === "output" && viewer.data.classes.length;
-  if (classes) lines.push(["softmax: its share of all answers", percent(softmax(viewer.results[at].value)[viewer.neuron.index])]);
+  if (classes) lines.push(["softmax", percent(softmax(viewer.results[at].value)[viewer.neuron.index])]);
   const list = make("dl", {}, lines.flatMap(([what, numbers], i) => [make("dt", { class: "soft" }, what),
     make("dd", {}, i === lines.length - 1 ? make("output", {}, numbers) : numbers)]));
   return make("div", { class: "behind" }, list, layer.activation ? curveOf(layer.activation, normed) : null);

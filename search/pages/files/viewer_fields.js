@@ -22,10 +22,8 @@ function neuronAt(layer, { map, row, column }) {
 
 // The block of the layer's own input that a block of its output is computed from, zero-padding included.
 function blockBelow(layer, block) {
-  if (layer.kind === "dense" || !block) {
-    return layer.input.length === 1 ? null : whole(layer.input);
-  }
-  const [size, stride, padding] = layer.kind === "conv" ? [layer.size, layer.stride, layer.padding] : [2, 2, 0];
+  if (layer.kind === "dense") return layer.input.length === 1 ? null : whole(layer.input);
+  const { size, stride, padding } = layer;
   return {
     top: block.top * stride - padding,
     bottom: block.bottom * stride - padding + size - 1,
@@ -60,5 +58,5 @@ function fieldOn(network, at, neuron, target) {
 
 // Pixels of the image between two neighbours of a layer of maps.
 function jumpOf(network, at) {
-  return network.layers.slice(1, at + 1).reduce((jump, layer) => jump * (layer.stride || 2), 1);
+  return network.layers.slice(1, at + 1).reduce((jump, layer) => jump * layer.stride, 1);
 }

@@ -64,8 +64,11 @@ function showFires(viewer, host, list, at, filter) {
 
 // The places where a filter fires most, none of them within another one's patch.
 function placesApart(layer, values, filter) {
+  const size = layer.output[1] * layer.output[2];
+  const inOrder = Array.from({ length: size }, (_, i) => filter * size + i).sort((a, b) => values[b] - values[a]);
   const found = [];
-  for (const { index, value } of strongest(layer, values, filter, values.length)) {
+  for (const index of inOrder) {
+    const value = values[index];
     if (value <= 0 || found.length === PLACES) break;
     const { row, column } = placeOf(layer, index);
     const near = (other) => Math.max(Math.abs(other.row - row), Math.abs(other.column - column)) * layer.stride < layer.size;
@@ -125,7 +128,7 @@ function showPatches(viewer, host, at, filter) {
 function makeWeightPictures(viewer, host) {
   const layer = viewer.network.layers[1];
   if (layer.kind !== "dense") return;
-  const [channels, height, width] = layer.input;
+  const [, , width] = layer.input;
   const scale = largest(viewer.network.weights.subarray(layer.weight, layer.weight + layer.output[0] * volume(layer.input)));
   const buttons = Array.from({ length: Math.min(layer.output[0], MOST_MAPS) }, (_, neuron) => {
     const canvas = pixelCanvas({ "aria-hidden": "true" });
@@ -134,10 +137,8 @@ function makeWeightPictures(viewer, host) {
     viewer.on("theme", paint);
     const words = `Weights of neuron ${neuron + 1}: see its arithmetic`;
     const look = () => viewer.look(1, neuron);
-    const button = make("button", { type: "button", class: "thumbnail", title: words, "aria-label": words, onfocus: look,
+    return make("button", { type: "button", class: "thumbnail", title: words, "aria-label": words, onfocus: look,
       onpointerenter: look, onclick: () => viewer.hold(1, neuron) }, canvas);
-    button.style.setProperty("--tall", (channels * height) / width);
-    return button;
   });
   host.replaceChildren(...buttons);
   oneTabStop(host);

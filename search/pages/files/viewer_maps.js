@@ -38,16 +38,17 @@ function describedLayer(layer) {
   const [count, rows, columns] = layer.output;
   if (layer.kind === "dense") {
     const activation = layer.activation ? `, then ${layer.activation}` : "";
-    return `${plural(count, "neuron")}, each looks at all ${volume(layer.input).toLocaleString("en")} numbers below${activation}`;
+    return `${plural(count, "neuron")}, each looks at all ${volume(layer.input).toLocaleString("en")} numbers below${activation}: ` +
+      plural(layer.weights, "weight");
   }
-  const maps = `${plural(count, "map")} of ${rows}×${columns}`;
+  const maps = `${plural(count, "map")} of ${rows}×${columns}; each neuron sees ${layer.sees}×${layer.sees} pixels of the image`;
   if (layer.kind !== "conv") {
     const kept = layer.kind === "max_pool" ? "the largest" : "the mean";
     return `${kept} of each 2×2 block is kept: ${maps}`;
   }
   const norm = "scale" in layer ? ", then batch norm" : "";
   return `${plural(count, "filter")} of ${layer.size}×${layer.size}, stride ${layer.stride}, zero-padding ${layer.padding}` +
-    `${norm}, then ${layer.activation}: ${maps}`;
+    `${norm}, then ${layer.activation}: ${maps}; ${plural(layer.weights, "weight")}`;
 }
 
 function plural(count, word) {
@@ -127,6 +128,7 @@ function makeTile(viewer, at, map, rows, columns) {
     return inside < size ? map * size + inside : null;
   };
   picture.addEventListener("pointermove", (event) => {
+    if (event.pointerType === "touch") return; // a finger that moves, scrolls; its tap is a click
     const index = neuron(event);
     if (index !== null) viewer.look(at, index);
   });

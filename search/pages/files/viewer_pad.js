@@ -18,7 +18,9 @@ function makePad(viewer, host, status) {
   });
   const field = make("div", { class: "frame field", hidden: true });
   const spot = make("div", { class: "frame cursor" });
-  host.append(canvas, field, spot);
+  const guide = make("div", { class: "guide" });
+  placeFrame(guide, viewer.data.drawing.box, width, height);
+  host.append(canvas, guide, field, spot);
 
   function load(pixels) {
     for (let i = 0; i < fine.length; i++) {

@@ -7,10 +7,14 @@ function channelsOf(name) {
   return [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16));
 }
 
+const SHADES = 255; // of each colour
 const PALETTE = {};
 
 function readPalette() {
   Object.assign(PALETTE, { negative: channelsOf("blue"), zero: channelsOf("paper"), positive: channelsOf("orange") });
+  PALETTE.shades = new Uint8ClampedArray(4 * (2 * SHADES + 1)).fill(255);
+  for (let i = -SHADES; i <= SHADES; i++) PALETTE.shades.set(signedColour(i / SHADES), 4 * (i + SHADES));
+  PALETTE.shades = new Uint32Array(PALETTE.shades.buffer); // one number a pixel
 }
 
 // The colour of a number between -1 and 1.
@@ -50,7 +54,12 @@ function fill(canvas, width, height, colourAt) {
 
 // Numbers of `width` columns; `scale` is the number that gets the full colour. What lies behind the last stays paper.
 function paintSigned(canvas, values, width, scale) {
-  fill(canvas, width, Math.ceil(values.length / width), (i) => (i < values.length ? signedColour(values[i] / scale) : null));
+  Object.assign(canvas, { width, height: Math.ceil(values.length / width) });
+  const context = canvas.getContext("2d");
+  const picture = context.createImageData(canvas.width, canvas.height);
+  const pixels = new Uint32Array(picture.data.buffer);
+  for (let i = 0; i < values.length; i++) pixels[i] = PALETTE.shades[SHADES + Math.round((SHADES * values[i]) / (scale || 1))];
+  context.putImageData(picture, 0, 0);
 }
 
 // An image in raw units, channels first.

@@ -95,8 +95,8 @@ function stepWords(viewer, layer, index, step, count) {
   const [, height, width] = layer.input;
   const outside = block.top < 0 || block.left < 0 || block.bottom >= height || block.right >= width;
   const stride = `Stride ${layer.stride}: the next step is ${plural(layer.stride, "pixel")} further.`;
-  const padding = outside ? " Part of the filter stands on zero-padding, which adds nothing." : "";
-  return `Step ${step + 1} of ${count}: the filter stands on rows ${block.top + 1} to ${block.bottom + 1}, columns ${block.left + 1} ` +
+  const padding = outside ? ` Part of it stands on zero-padding (rows under 1 or over ${height}, columns likewise to ${width}), which adds nothing.` : "";
+  return `Step ${step + 1} of ${count}: the filter stands on rows ${short(block.top + 1)} to ${block.bottom + 1}, columns ${short(block.left + 1)} ` +
     `to ${block.right + 1}, and gives row ${row + 1}, column ${column + 1} of its map: ` +
     `${short(viewer.results[viewer.filter.at].value[index])}. ${stride}${padding}`;
 }

@@ -14,7 +14,7 @@ function makeSurvey(viewer, told) {
     const started = performance.now();
     const results = forward(network, pictureOf(viewer, picture));
     found.forEach((filters, at) => filters && filters.forEach((list, filter) => {
-      list.push({ picture, ...strongest(network.layers[at], results[at].value, filter, 1)[0] });
+      list.push({ picture, ...strongest(network.layers[at], results[at].value, filter) });
     }));
     for (const [i, answer] of answersOf(viewer, results).entries()) {
       if (expected.has(picture)) difference = Math.max(difference, Math.abs(answer - expected.get(picture)[i]));
@@ -41,9 +41,10 @@ function makeSurvey(viewer, told) {
   setTimeout(step);
 }
 
-// The places of a map where its values are largest, the largest first: { index, value }.
-function strongest(layer, values, map, count) {
+// The place of a map where its value is largest: { index, value }.
+function strongest(layer, values, map) {
   const size = layer.output[1] * layer.output[2];
-  const places = Array.from({ length: size }, (_, i) => ({ index: map * size + i, value: values[map * size + i] }));
-  return places.sort((a, b) => b.value - a.value).slice(0, count);
+  let index = map * size;
+  for (let i = index; i < (map + 1) * size; i++) if (values[i] > values[index]) index = i;
+  return { index, value: values[index] };
 }

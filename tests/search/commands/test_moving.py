@@ -26,6 +26,7 @@ from search import archive as archive_module
 from search.archive import MANIFEST, TABLES, Archive, is_file_name
 from search.checkpoint import BestNetwork, Checkpoint
 from search.dispatcher import Dispatcher, Signals
+from search.no_gain import Noise
 from search.spec import StudySpec
 from search.study import Proposals
 from search.study_files import files_in
@@ -511,6 +512,7 @@ class Half:
             on_progress=lambda progress: None,
             signals=Signals(stop=stop, cancel=lambda: False, renew=lambda: None),
             started=time.monotonic(),
+            noise=Noise(metric=Metric.LOG_LOSS, rows=len(self.data.validation)),
         ).work()
         self.store.finish(claim, StudyState.FINISHED if stop_after is None else StudyState.STOPPED)
 

@@ -15,7 +15,7 @@ from sklearn import metrics
 from neurosweep.errors import BadInputError, NeurosweepError, StudyFailedError
 from search.checkpoint import BestNetwork
 from search.checkpoint_store import CheckpointStore
-from search.insight.winner import load_winner, make_trainer, outputs_of, studied_data, winning_trial
+from search.insight.winner import answers_to, load_winner, make_trainer, outputs_of, studied_data, winning_trial
 from search.leaders import leaders
 from search.places import Places
 from storage.records import StudyRecord, StudyState, TrialRecord
@@ -114,6 +114,14 @@ def test_its_outputs_give_the_metric_that_the_search_has_recorded(ended: Ended) 
         assert told.value == pytest.approx(recorded, abs=1e-6)
         assert told.value == pytest.approx(metrics.log_loss(split.targets, told.outputs, labels=[0, 1, 2]), abs=1e-6)
         assert told.outputs.shape == (len(split), 3)
+
+
+def test_it_answers_to_any_rows(ended: Ended) -> None:
+    trial, data = leaders(ended.trials)[0], ended.data
+    winner = load_winner(ended.places, ended.study, trial, ended.worked.spec, data)
+    known = outputs_of(winner, data, data.validation, Metric.LOG_LOSS).outputs
+
+    np.testing.assert_allclose(answers_to(winner, data, data.validation.inputs[:4]), known[:4], atol=1e-7)
 
 
 def test_a_network_that_cant_be_trained_again_says_why(ended: Ended) -> None:
