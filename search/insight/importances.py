@@ -82,6 +82,7 @@ def _shares(trials: list[FrozenTrial]) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.simplefilter("ignore", UserWarning)  # of samples in which the best tenth is all of them
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study()
         study.add_trials(trials)
         return PedAnovaImportanceEvaluator().evaluate(study)
