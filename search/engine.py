@@ -63,6 +63,10 @@ REVIVE_SECONDS = 60.0
 OnProgress = Callable[[Progress], None]
 
 
+class _CancelledError(InterruptedStudyError):
+    """A cancel that is heard while the winner is chosen, when no trial is under way."""
+
+
 def run_study(store: Store, study_id: int, places: Places, on_progress: OnProgress, stop: Stop) -> StudyRecord:
     """Works on one study in this process until it ends.
 
@@ -227,6 +231,8 @@ class Session:
                 self._work(store, claim, lease, patience)
             except LeaseLostError:
                 raise
+            except _CancelledError:
+                _finish(store, claim, lease, patience, StudyState.CANCELLED)
             except InterruptedStudyError:
                 _finish(store, claim, lease, patience, StudyState.STOPPED)
             except Exception as error:
@@ -314,9 +320,14 @@ class Session:
             _finish(store, claim, lease, patience, state, error=error)
         else:
             state = StudyState.FINISHED
-            stage = "choosing the winner" if claim.study.sealed else "testing the winner"
-            self._on_progress(dispatcher.progress(stage))
             reach("testing_winner")
+
+            def show_stage(stage: str) -> None:
+                lease.check()
+                if lease.cancelled():
+                    raise _CancelledError("The study was cancelled.")
+                self._on_progress(dispatcher.progress(stage))
+
             result = patience(
                 lambda: ending.result().conclude(
                     claim=claim,
@@ -332,6 +343,7 @@ class Session:
                     folder=self._places.folder_of(claim.study.uid),
                     started=started,
                     stopped_for=dispatcher.budget.stopped_for,
+                    on_stage=show_stage,
                 )
             )
             lease.check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from neurosweep.errors import NeurosweepError
 from search import side_runs
 from search.budget import StoppedFor
+from search.champion import choose
 from search.checkpoint import BestNetwork, Checkpoint
 from search.insight.findings import Level
 from search.insight.levels import chance, interval, quick_levels
@@ -47,6 +48,7 @@ def conclude(
     folder: Path,
     started: float,
     stopped_for: StoppedFor | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
     """Chooses the winner, opens the test split for it, and writes the champion and the plots into `folder`.
 
@@ -57,6 +59,7 @@ def conclude(
     Args:
         started: When the study was claimed, by `time.monotonic`.
         stopped_for: Why trials that were asked for have not begun.
+        on_stage: Told what goes on, in a few words.
 
     Returns:
         The result, as JSON values.
@@ -64,7 +67,9 @@ def conclude(
     Raises:
         NeurosweepError: The winner could not be trained again or saved, or its test metric is not finite.
     """
-    winner = leaders(trials)[0]
+    choice = choose(store, claim.study, spec, dataset, pool, trials, on_stage)
+    winner = choice.trial
+    on_stage("choosing the winner" if claim.study.sealed else "testing the winner")
     settings = Settings.from_json(winner.settings)
     weights = _winning_weights(winner, settings, spec, metric, dataset, pool, checkpoint)
     earlier = (claim.study.result or {}).get("best") or {}
@@ -101,7 +106,9 @@ def conclude(
     if exported is not None:
         _save_champion(folder / "champion", exported(), dataset)
     result = _result(claim, spec, metric, dataset, trials, winner, figures, time.monotonic() - started)
-    result["stopped_for"] = stopped_for
+    result |= {"stopped_for": stopped_for, "ties": list(choice.tied)}
+    if choice.why is not None:
+        result["worth"].append(choice.why)
     if stopped_for is StoppedFor.NO_GAIN:
         result["worth"].append(
             f"The search ended after {len(trials)} of {claim.study.trials} trials: the others were not expected to "

@@ -231,7 +231,9 @@ class _Pace:
 
     def __init__(self, trials: Sequence[TrialRecord], packing: Packing) -> None:
         self._packing = packing
-        timed = [trial for trial in trials if trial.seconds > 0 and trial.epochs > 0]
+        timed = sorted(
+            (trial for trial in trials if trial.seconds > 0 and trial.epochs > 0), key=lambda trial: trial.number
+        )
         if not timed:
             self._prices = np.zeros(2)
             return

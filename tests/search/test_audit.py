@@ -83,7 +83,7 @@ def test_a_long_study_audits_about_ten_by_default(trials: int, share: float) -> 
 
 def course(pruner: AuditedPruner, curves: Mapping[int, dict[int, float]], packs: list[list[int]]) -> dict[int, int]:
     """Trains packs of trials one after the other, each to its end; returns the epoch at which each trial ended."""
-    ended = {}
+    ended: dict[int, int] = {}
     for pack in packs:
         alive = list(pack)
         for look in pruner.looks[:-1]:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.budget import StoppedFor
-from search.no_gain import LEAST, Noise, expected_gain, mean_least, no_gain, seeds_noise
+from search.no_gain import LEAST, STANDS, Noise, expected_gain, mean_least, no_gain, seeds_noise
 from storage.records import ExtraRun, Probe, StudyState
 from tests.search.dispatched import Study
 from tests.search.in_process_pool import InProcessPool
@@ -60,12 +60,19 @@ def test_what_still_falls_goes_on_and_what_stands_ends() -> None:
 
 
 def test_nothing_is_said_of_a_few_trials() -> None:
-    assert not no_gain([0.5] * (LEAST - 1), 100, noise=0.1)
-    assert no_gain([0.5] * LEAST, 100, noise=0.1)
+    first = next(count for count in range(100) if no_gain([0.5] * count, 100, noise=0.1))
+    assert int(STANDS * first) == LEAST
+
+
+def test_what_has_just_come_to_a_stand_goes_on_for_a_while() -> None:
+    falling = [1 / (1 + n) for n in range(40)]
+    ends = [count for count in range(400) if no_gain([*falling, *[0.5] * count], 160, noise=0.01)]
+    assert ends == list(range(ends[0], 400))
+    assert ends[0] > 40
 
 
 def test_nothing_is_better_than_no_error_at_all() -> None:
-    assert no_gain([*np.linspace(1, 0, LEAST)], 10_000, noise=0.0)
+    assert no_gain([*np.linspace(1, 0, LEAST), *np.linspace(1, 0, 5)], 10_000, noise=0.0)
 
 
 # The noise
@@ -146,7 +153,7 @@ def test_a_study_whose_trials_gain_nothing_ends_early_where_that_was_asked_for(d
 
     assert (len(plain.trials()), plain.stopped_for) == (60, None)
     # A pack of up to 15 was under way.
-    assert LEAST <= len(stopping.trials()) <= LEAST + 16
+    assert LEAST / STANDS <= len(stopping.trials()) <= LEAST / STANDS + 16
     assert stopping.stopped_for is StoppedFor.NO_GAIN
 
 
