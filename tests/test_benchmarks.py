@@ -21,6 +21,7 @@ SCRIPTS = (
     "packs",
     "preview",
     "quality",
+    "rounds",
     "sampler",
     "soak",
     "startup",
