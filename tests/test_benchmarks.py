@@ -23,6 +23,7 @@ SCRIPTS = (
     "preview",
     "quality",
     "report_page",
+    "rounds",
     "sampler",
     "soak",
     "startup",
