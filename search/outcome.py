@@ -18,7 +18,7 @@ from search.budget import StoppedFor
 from search.champion import choose
 from search.checkpoint import BestNetwork, Checkpoint
 from search.insight.findings import Level
-from search.insight.levels import interval, quick_levels
+from search.insight.levels import chance, interval, quick_levels
 from search.insight.quick import opened_before, sentences
 from search.leaders import SHOWN, leaders, trial_figures
 from search.packing import Packing
@@ -53,7 +53,8 @@ def conclude(
     """Chooses the winner, opens the test split for it, and writes the champion and the plots into `folder`.
 
     That it is opened is recorded first. A study that is resumed and has the same winner as before keeps its test
-    figures: the split stays shut.
+    figures: the split stays shut. So it does for a sealed study, which has no champion either: another round may have
+    the winner of all rounds.
 
     Args:
         started: When the study was claimed, by `time.monotonic`.
@@ -68,15 +69,20 @@ def conclude(
     """
     choice = choose(store, claim.study, spec, dataset, pool, trials, on_stage)
     winner = choice.trial
-    on_stage("testing the winner")
+    on_stage("choosing the winner" if claim.study.sealed else "testing the winner")
     settings = Settings.from_json(winner.settings)
     weights = _winning_weights(winner, settings, spec, metric, dataset, pool, checkpoint)
     earlier = (claim.study.result or {}).get("best") or {}
-    test = None
-    if earlier.get("trial") == winner.number:
+    opened_for = earlier.get("trial") if earlier.get("test") is not None else None
+    test, sealed = None, claim.study.sealed
+    figures: dict[str, Any]
+    if sealed:
+        figures = {"test": None, "test_interval": None}
+    elif opened_for == winner.number:
         figures = {key: earlier[key] for key in ("test", "test_interval")}
     else:
-        store.record_opening(claim.study.id, winner.number, "the winner")
+        reason = "the winner" if claim.study.tree is None else "the winner of all rounds"
+        store.record_opening(claim.study.id, winner.number, reason)
         test = pool.test(settings, weights, metric)
         bounds = interval(metric, test, spec.seed)
         if not np.isfinite([test.value, *bounds]).all():
@@ -87,7 +93,7 @@ def conclude(
                 spec.data.source,
             )
         figures = {"test": test.value, "test_interval": list(bounds)}
-    exported = pool.export(settings, weights)  # takes about as long as the plots do
+    exported = None if sealed else pool.export(settings, weights)  # takes about as long as the plots do
     draw(
         folder / "plots",
         metric=metric,
@@ -97,7 +103,8 @@ def conclude(
         dataset=dataset,
         test=test,
     )
-    _save_champion(folder / "champion", exported(), dataset)
+    if exported is not None:
+        _save_champion(folder / "champion", exported(), dataset)
     result = _result(claim, spec, metric, dataset, trials, winner, figures, time.monotonic() - started)
     result |= {"stopped_for": stopped_for, "ties": list(choice.tied)}
     if choice.why is not None:
@@ -107,8 +114,8 @@ def conclude(
             f"The search ended after {len(trials)} of {claim.study.trials} trials: the others were not expected to "
             f"gain more than the noise of the validation {metric}."
         )
-    if earlier.get("trial") not in (None, winner.number):
-        result["worth"].append(opened_before(earlier["trial"]))
+    if not sealed and opened_for not in (None, winner.number):
+        result["worth"].append(opened_before(opened_for))
     return result
 
 
@@ -166,17 +173,7 @@ def _result(
     seconds: float,
 ) -> dict[str, Any]:
     counts = {state: sum(trial.state is state for trial in trials) for state in TrialState}
-    low, high = figures["test_interval"]
-    known = quick_levels(
-        metric=metric,
-        dataset=dataset,
-        train=float(winner.train or 0.0),
-        validation=float(winner.validation or 0.0),
-        test=Level(value=figures["test"], low=low, high=high),
-        human=spec.human,
-        target=spec.budget.target,
-        seed=spec.seed,
-    )
+    guess, worth = _worth(spec, metric, dataset, winner, figures)
     return {
         "study": claim.study.label,
         "state": "finished",
@@ -191,7 +188,7 @@ def _result(
             **trial_figures(winner),
             **figures,
             "weights": winner.weights,
-            "model": f"models:/{claim.study.name}@champion",
+            "model": None if figures["test"] is None else f"models:/{claim.study.name}@champion",
         },
         "splits": {
             "train": len(dataset.train),
@@ -199,7 +196,28 @@ def _result(
             "test": len(dataset.test),
         },
         "seconds": round(seconds, 2),
-        "chance": known.chance.value,
-        "worth": sentences(known, metric=str(metric), rows=len(dataset.test)),
+        "chance": guess,
+        "worth": worth,
         "leader": [trial_figures(trial) for trial in leaders(trials)[:SHOWN]],
     }
+
+
+def _worth(
+    spec: StudySpec, metric: Metric, dataset: Dataset, winner: TrialRecord, figures: dict[str, Any]
+) -> tuple[float, list[str]]:
+    """The best constant guess, and what the winner's figures say."""
+    if figures["test"] is None:
+        guess = chance(metric, dataset, dataset.validation, spec.seed).value
+        return guess, ["The test split stays shut until the last round has chosen the winner of them all."]
+    low, high = figures["test_interval"]
+    known = quick_levels(
+        metric=metric,
+        dataset=dataset,
+        train=float(winner.train or 0.0),
+        validation=float(winner.validation or 0.0),
+        test=Level(value=figures["test"], low=low, high=high),
+        human=spec.human,
+        target=spec.budget.target,
+        seed=spec.seed,
+    )
+    return known.chance.value, sentences(known, metric=str(metric), rows=len(dataset.test))

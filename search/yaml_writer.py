@@ -68,6 +68,11 @@ def yaml_text(
     return "".join(f"# {line}\n" for line in _wrapped(heading, 0)) + output.getvalue()
 
 
+def inline(value: Any) -> str:
+    """A key's value as it stands in one line."""
+    return yaml_text({"a": {"b": value}}).partition("b: ")[2].strip()
+
+
 def _wrapped(paragraphs: Sequence[str], indent: int) -> list[str]:
     """Lines of comments; what can't be printed is left out, as it could end a comment."""
     width = COMMENT_WIDTH - indent - 2

@@ -197,7 +197,7 @@ class StudyInMlflow:
         if plots.is_dir():
             _each_file(plots, lambda file, inner: self._client.log_artifact(run_id, file, "/".join(["plots", *inner])))
         try:
-            if study.result and study.result.get("best"):
+            if study.result and (study.result.get("best") or {}).get("test") is not None:  # a sealed one has no model
                 self._register_champion(study, run_id, content, champion)
         finally:
             self._client.set_terminated(run_id, content.status, content.ended)

@@ -39,6 +39,7 @@ _COLUMNS = [
         "notice",
         "tree",
         "round",
+        "rounds",
         "sealed",
     )
 ]
@@ -89,6 +90,7 @@ def submit(connection: sa.Connection, new: NewStudy, at: datetime, again: bool =
             "created_at": at,
             "tree": uid if new.round == 1 else new.tree,
             "round": new.round,
+            "rounds": new.rounds,
             "sealed": new.sealed,
         }
         try:
@@ -281,6 +283,21 @@ def requeue(connection: sa.Connection, study_id: int, trials: int | None) -> Stu
             cancel_requested=False,
         )
     )
+    return by_id(connection, study_id)
+
+
+def of_tree(connection: sa.Connection, tree: str) -> list[StudyRecord]:
+    """The rounds of a tree, in order."""
+    query = sa.select(*_COLUMNS).where(study.c.tree == tree).order_by(study.c.round)
+    return [to_record(row) for row in connection.execute(query)]
+
+
+def unseal(connection: sa.Connection, study_id: int) -> StudyRecord:
+    """Puts a finished round back into the queue, to open its test split at its end; no further trial is to begin."""
+    worked = by_id(connection, study_id).worked
+    have = connection.scalar(sa.select(sa.func.count()).where(trial.c.study_id == study_id)) or 0
+    requeue(connection, study_id, max(have, 1))
+    connection.execute(sa.update(study).where(study.c.id == study_id).values(sealed=False, worked=worked))
     return by_id(connection, study_id)
 
 

@@ -51,7 +51,8 @@ class NewStudy:
         spec: The study file with every default filled in, as plain JSON values.
         text: The study file as its user wrote it.
         trials: How many trials are asked for.
-        tree, round, sealed: As in `StudyRecord`; the first round of a tree names no tree, as its uid is not known yet.
+        tree, round, rounds, sealed: As in `StudyRecord`; the first round of a tree names no tree, as its uid is not
+            known yet.
     """
 
     name: str
@@ -60,6 +61,7 @@ class NewStudy:
     trials: int
     tree: str | None = None
     round: int | None = None
+    rounds: int | None = None
     sealed: bool = False
 
 
@@ -73,6 +75,7 @@ class StudyRecord:
         notice: Why it stands still, while it does.
         tree: The uid of the first study of the rounds that it is one of; its own for that first one. None: no rounds.
         round: Which of them it is, from 1.
+        rounds: How many there are to be at most.
         sealed: Its test split stays shut when it ends.
     """
 
@@ -95,6 +98,7 @@ class StudyRecord:
     notice: str | None = None
     tree: str | None = None
     round: int | None = None
+    rounds: int | None = None
     sealed: bool = False
 
     @property

@@ -110,6 +110,7 @@ study = Table(
     Column("published_until", Double, comment="end of the publisher's lease"),
     Column("tree", String(32), comment="uid of the first study of its tree of rounds"),
     Column("round", Integer, comment="which round of the tree it is, from 1"),
+    Column("rounds", Integer, comment="how many rounds the tree has at most"),
     Column("sealed", Boolean, nullable=False, server_default=false(), comment="its test split stays shut at its end"),
     UniqueConstraint("name", "number"),
     Index(None, "uid", unique=True),

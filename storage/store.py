@@ -153,6 +153,14 @@ class Store:
         """
         return self._write(lambda connection: queue.requeue(connection, study_id, trials))
 
+    def rounds(self, tree: str) -> list[StudyRecord]:
+        """The studies of a tree of rounds, in order."""
+        return self._read(lambda connection: queue.of_tree(connection, tree))
+
+    def unseal(self, study_id: int) -> StudyRecord:
+        """Puts a finished round back into the queue: at its next end its test split is opened."""
+        return self._write(lambda connection: queue.unseal(connection, study_id))
+
     # A dispatcher's writes: each carries the fencing token, and raises LeaseLostError where it is not the newest
 
     def started(self, claim: Claim, split_hash: str, spec: dict[str, Any], facts: Sequence[Fact] = ()) -> None:

@@ -161,6 +161,7 @@ class StudyLine(_Line):
     # What schema 0003 did not have.
     tree: Uid | None = None
     round: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    rounds: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     sealed: bool = False
 
 

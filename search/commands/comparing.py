@@ -47,7 +47,7 @@ def compare(first: str, second: str, as_json: bool) -> None:
 def _document(found: Comparison) -> dict[str, Any]:
     gap = found.difference
     return {
-        "studies": [side.study.label for side in (found.first, found.second)],
+        "studies": [side.name for side in (found.first, found.second)],
         "better": found.better,
         "difference": [gap.value, gap.low, gap.high],
         "p_value": found.p_value,
@@ -64,7 +64,7 @@ def _document(found: Comparison) -> dict[str, Any]:
 def _side(side: Side) -> dict[str, Any]:
     test = side.test
     return {
-        "study": side.study.label,
+        "study": side.name,
         "state": side.study.state.value,
         "trial": side.winner.number,
         "train": side.winner.train,
@@ -78,15 +78,16 @@ def _side(side: Side) -> dict[str, Any]:
 
 
 def _show(found: Comparison) -> None:
-    gap, one, other = found.difference, found.first.study.label, found.second.study.label
+    gap, one, other = found.difference, found.first.name, found.second.name
     sizes = f"between {figure(gap.low)} and {figure(gap.high)}"
     if found.better is not None:
         worse = other if found.better == one else one
         ends = sorted((abs(gap.low), abs(gap.high)))
         sizes = f"{figure(ends[0])} to {figure(ends[1])} with 95 % confidence"
-        say(f"{found.better} is better than {worse} by {figure(abs(gap.value))} {found.metric} ({sizes}).")
+        said = f"{found.better} is better than {worse} by {figure(abs(gap.value))} {found.metric} ({sizes})."
     else:
-        say(f"{one} and {other} can't be told apart: the difference is {figure(gap.value)} {found.metric} ({sizes}).")
+        said = f"{one} and {other} can't be told apart: the difference is {figure(gap.value)} {found.metric} ({sizes})."
+    say(textwrap.fill(said, WIDTH))
     chance = f"{100 * found.p_value:.2g} times in 100" if found.p_value >= 0.0001 else "less than once in 10,000 times"
     say(textwrap.fill(f"If there were none, one as large would still come about {chance}: {found.method}.", WIDTH))
     say()

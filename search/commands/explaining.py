@@ -55,6 +55,7 @@ def explain(study: str, output: Path | None, as_json: bool) -> None:
         if file is not None:
             file.write_text(text, encoding="utf-8")
     store.publish_page(record.id, PAGE)
+    tell(f"{record.label}: publishing to MLflow")
     if late := drain(where, record.id):
         tell(late)
     page = (output or kept).absolute()
@@ -69,6 +70,7 @@ def _page(where: Places, store: Store, study: StudyRecord) -> str:
     split."""
     from search.explain.image_page import image_page
     from search.explain.table_page import table_page
+    from search.insight.reporting import is_open
     from search.insight.winner import answers_to, load_winner, make_trainer, outputs_of, studied_data, winning_trial
     from search.sampler import Stream, derived_seed
     from search.spec import data_request
@@ -76,11 +78,14 @@ def _page(where: Places, store: Store, study: StudyRecord) -> str:
     from trainer.work import Metric
 
     trial = winning_trial(study, store.trials(study.id))
+    tell(f"{study.label}: reading the data")
     spec, dataset = studied_data(study)
     metric = Metric(spec.metric or Metric.ERROR)
     trainer = make_trainer(dataset)
+    tell(f"{study.label}: loading the winner")  # or training it again
     winner = load_winner(where, study, trial, spec, dataset, trainer=trainer)
-    split = "test" if study.result else "validation"
+    tell(f"{study.label}: asking the network")
+    split = "test" if is_open(study) else "validation"
     if split == "test":
         store.record_opening(study.id, trial.number, PAGE)
     told = outputs_of(winner, dataset, getattr(dataset, split), metric, trainer=trainer)

@@ -23,6 +23,7 @@ from search.commands.moving import export_study, import_study
 from search.commands.options import Command, format_options, json_option, place_options
 from search.commands.output import drop_stdout, forgive_encodings, print_json, say, tell
 from search.commands.predicting import predict
+from search.commands.refining import refine
 from search.commands.repairing import doctor, sync
 from search.commands.reporting import report
 from search.commands.stopping import INTERRUPTED
@@ -72,7 +73,7 @@ for command in (*_WORK, export_study, import_study):
     cli.add_command(command)
 for command in (sync, doctor):
     cli.add_command(command)
-for command in (report, explain, compare):
+for command in (report, refine, explain, compare):
     cli.add_command(command)
 cli.add_command(cli.commands.pop("version"))  # the last of the list
 

@@ -67,6 +67,8 @@ def _model_address(store: Store, study: StudyRecord) -> str:
             f"The model is made when the study ends, and it is {study.state}. See: neurosweep status {study.label}",
             study.label,
         )
+    if study.sealed:
+        raise BadInputError("This round has no model: the rounds' winner has. See: neurosweep list", study.label)
     run = store.mlflow_run(study.id)
     if run is None:
         raise BadInputError("The model is not in MLflow yet: it waits until MLflow answers.", study.label)

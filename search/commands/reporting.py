@@ -54,8 +54,7 @@ def report(study: str, thorough: bool, output: Path | None, as_json: bool) -> in
     store = open_store(where)
     record = store.find(study)
 
-    from search.insight.reporting import make_report, write_page
-    from search.publishing import drain
+    from search.insight.reporting import make_report, page_of
 
     screen = open_screen()
     with stop_on_signals(screen.stopping) as stop, contextlib.redirect_stdout(sys.stderr), screen:
@@ -65,11 +64,9 @@ def report(study: str, thorough: bool, output: Path | None, as_json: bool) -> in
         except InterruptedStudyError:
             tell("interrupted; extra runs that were done are kept for the next report")
             return INTERRUPTED
-        page = write_page(store, record, where, found)
+    page = page_of(record, where)
     if output is not None:
         output.write_bytes(page.read_bytes())
-    if late := drain(where, record.id):
-        tell(late)
     page = (output or page).absolute()
     if as_json:
         print_json(_document(found, page))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from search.commands import tables
@@ -40,12 +41,20 @@ def document_of(store: Store, study: StudyRecord, where: Places) -> Document:
     return document
 
 
-def show_end(store: Store, study: StudyRecord, where: Places, as_json: bool) -> int:
-    """Print the result of a study that has ended; the exit status says how."""
+def show_end(
+    store: Store, study: StudyRecord, where: Places, as_json: bool, rounds: Sequence[Document] | None = None
+) -> int:
+    """Print the result of a study that has ended; the exit status says how.
+
+    Args:
+        rounds: Those that it is one of, to be printed with it.
+    """
     document = document_of(store, study, where)
     if as_json:
-        print_json(document)
+        print_json(document if rounds is None else {**document, "rounds": rounds})
     else:
+        if rounds is not None:
+            tables.show_rounds(rounds, str(document["metric"]))
         tables.show_result(document)
     if study.state is StudyState.FAILED:
         tell(f"error: {study.label}: {study.error or 'the study failed'}")

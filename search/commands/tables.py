@@ -87,6 +87,25 @@ def show_trials(trials: Iterable[Document], metric: str) -> None:
     show(table)
 
 
+def show_rounds(rounds: Sequence[Document], metric: str) -> None:
+    """The rounds of one study, one line each."""
+    table = _table()
+    for name in ("round", "study", "trials", f"best {metric}", "verdict"):
+        table.add_column(plain(name), justify="left" if name in ("study", "verdict") else "right", no_wrap=True)
+    table.add_column("changed before it", overflow="fold")
+    for each in rounds:
+        table.add_row(
+            str(each["round"]),
+            each["study"],
+            str(each["trials"]),
+            figure(each["validation"]),
+            str(each["verdict"] or "-").replace("_", " "),
+            ", ".join(change["key"].rpartition(".")[2] for change in each["changes"]) or "-",
+        )
+    show(table)
+    say()
+
+
 def _show_leaders(document: Document) -> None:
     table = _table()
     for name in ("trial", "validation", "train", "epochs"):
@@ -116,7 +135,7 @@ def _show_best(document: Document, best: dict[str, Any]) -> None:
         if best[split] is not None:
             say(f"  {document['metric']} on {split:<12}{figure(best[split])}{interval if split == 'test' else ''}")
     if best["test"] is None:
-        say("  The test split has not been read: that happens once, when the study ends.")
+        say("  The test split has not been read: that happens once, for the winner, at the very end.")
 
 
 def _show_settings(params: dict[str, Any]) -> None:

@@ -15,15 +15,16 @@ from search.commands.looking import follow
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say, tell
 from search.commands.screen import open_screen
-from search.commands.stopping import stop_on_signals
+from search.commands.stopping import INTERRUPTED, stop_on_signals
 from search.commands.studies import open_store, resume_hint, show_end
 from storage.records import StudyRecord, StudyState, TrialState
 from storage.secrecy import public_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from search.commands.screen import Screen
+    from search.insight.findings import Report
     from search.places import Places
     from search.progress import Progress
     from search.stop import Stop
@@ -32,23 +33,36 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--rounds", metavar="N", type=click.IntRange(2, 100), help="Search, diagnose and refine the space, up to N times."
+)
 @json_option
-def run(file: Path, as_json: bool) -> int:
+def run(file: Path, rounds: int | None, as_json: bool) -> int:
     """Search with the study in FILE until it ends.
 
     Puts the study in the queue and works on it in this process: progress on stderr, the result on stdout. Control-C
     stops it; what is done is kept, and `neurosweep resume` goes on.
 
+    With --rounds the file's budget is shared among up to N searches, each in the space that the diagnosis of the one
+    before it leads to. Only the winner of all of them meets the test split.
+
     \b
     Example:
       neurosweep run study.yaml
       neurosweep run study.yaml --json > result.json
+      neurosweep run study.yaml --rounds 3
     """
     from search.validation import lines_of
 
     new = read_new_study(file)
     where = places()
     store = open_store(where)
+    if rounds is not None:
+        from search.insight.rounds import first_round
+
+        first = first_round(new, rounds)
+        with lines_of(file):
+            return _work_on_rounds(store, lambda: store.submit(pinned(store, first)), where, as_json)
     with _heeding_signals() as (screen, stop):
         study = store.submit(pinned(store, new))
         try:
@@ -69,7 +83,8 @@ def run(file: Path, as_json: bool) -> int:
 def resume(study: str, trials: int | None, as_json: bool) -> int:
     """Go on with STUDY after a stop, or give it more trials.
 
-    Works in this process, as `neurosweep run` does. Trials that are done are kept.
+    Works in this process, as `neurosweep run` does. Trials that are done are kept. Of several rounds any one can be
+    named: the others are gone on with as well, unless it is to have more trials.
 
     \b
     Example:
@@ -79,6 +94,14 @@ def resume(study: str, trials: int | None, as_json: bool) -> int:
     where = places()
     store = open_store(where)
     record = store.find(study)
+    if trials is None and record.tree is not None:
+        from search.insight.rounds import last_round
+
+        last = last_round(store, record)
+        if last is not None:
+            return _work_on_rounds(
+                store, lambda: store.requeue(last.id) if last.result is None else last, where, as_json
+            )
     _refuse_if_done(store, record, trials)
     with _heeding_signals() as (screen, stop):
         ended = _work_on(store, store.requeue(record.id, trials), where, screen, stop)
@@ -129,6 +152,26 @@ def _work_on(store: Store, study: StudyRecord, where: Places, screen: Screen, st
     from search.engine import run_study
 
     return run_study(store, study.id, where, screen.show, stop)
+
+
+def _work_on_rounds(store: Store, study: Callable[[], StudyRecord], where: Places, as_json: bool) -> int:
+    """Works on all rounds of a study, of which `study` gives one, once signals are heeded; prints their result."""
+    from search.insight.reporting import make_report
+    from search.insight.rounds import Rounds, rounds_document
+
+    with _heeding_signals() as (screen, stop):
+        one = study()
+        stop.last_words = f"ended at once; {resume_hint(store, one)}"
+
+        def report(finished: StudyRecord) -> Report:
+            return make_report(store, finished, where, thorough=False, on_progress=screen.show, stop=stop)
+
+        ended = Rounds(store, one, where, screen.show, stop, report).work()
+    status = show_end(store, ended.study, where, as_json, rounds_document(store, str(one.tree)))
+    if status == 0 and not ended.complete:
+        tell(resume_hint(store, ended.study))
+        return INTERRUPTED
+    return status
 
 
 @contextlib.contextmanager

@@ -219,9 +219,9 @@ def drawing_data(train: Split) -> dict[str, Any]:
     border = np.concatenate([some[:, :, [0, -1]].ravel(), some[:, :, :, [0, -1]].ravel()])
     bright = float(np.median(border)) > (low + high) / 2
     paper, ink = (high, low) if bright else (low, high)
-    inked = (np.abs(some - paper) > INKED * (high - low)).any(axis=1)
+    strength = np.abs(some - paper).max(axis=1) / (high - low)
     sides = {"top": (2, 0), "bottom": (2, -1), "left": (1, 0), "right": (1, -1)}
-    box = {side: _middle(inked.any(axis=axis), end) for side, (axis, end) in sides.items()}
+    box = {side: _middle(strength.max(axis=axis) > INKED, end) for side, (axis, end) in sides.items()}
     return {"low": low, "high": high, "paper": paper, "ink": ink, "box": box}
 
 

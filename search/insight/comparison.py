@@ -34,9 +34,11 @@ class Side:
     """One of the two studies.
 
     Attributes:
+        name: Its own, whatever has been submitted since under the name that both may have.
         test: Its recorded test metric; None where its test split is shut.
     """
 
+    name: str
     study: StudyRecord
     winner: TrialRecord
     test: Level | None
@@ -48,7 +50,7 @@ class Comparison:
     """What came of it.
 
     Attributes:
-        better: The label of the better study; None where they can't be told apart.
+        better: The name of the better study; None where they can't be told apart.
         difference: The first winner's metric less the second's: below 0 the first is better.
         p_value: How often a difference as large as this would come about if there were none.
         paired: Whether both were held against the same rows.
@@ -81,7 +83,8 @@ def compare(store: Store, places: Places, first: StudyRecord, second: StudyRecor
         BadInputError: They are the same study, or their data or metrics differ, or one has no complete trial.
     """
     _check_alike(first, second)
-    sides = [_side(store, study) for study in (first, second)]
+    names = [study.label if first.name != second.name else f"{study.name}@{study.number}" for study in (first, second)]
+    sides = [_side(store, study, name) for study, name in zip((first, second), names, strict=True)]
     split = "test" if all(side.test for side in sides) else "validation"
     metric = Metric(first.spec["metric"])
     seed = derived_seed(int(first.spec.get("seed", 0)), Stream.INSIGHT)
@@ -93,7 +96,7 @@ def compare(store: Store, places: Places, first: StudyRecord, second: StudyRecor
         )
     same_rows = first.split_hash is not None and first.split_hash == second.split_hash
     if same_rows:
-        results = [_outputs(store, places, side, split, sides[1 - at].study.label) for at, side in enumerate(sides)]
+        results = [_outputs(store, places, side, split, sides[1 - at].name) for at, side in enumerate(sides)]
         same_rows = np.array_equal(results[0].truth, results[1].truth)
     if same_rows:
         found, p_value = paired_difference(metric, results[0], results[1], seed)
@@ -109,7 +112,7 @@ def compare(store: Store, places: Places, first: StudyRecord, second: StudyRecor
         )
     better = None
     if p_value < SURE and found.value != 0:
-        better = first.label if found.value < 0 else second.label
+        better = names[0] if found.value < 0 else names[1]
     return Comparison(
         first=sides[0],
         second=sides[1],
@@ -195,14 +198,14 @@ def _check_alike(first: StudyRecord, second: StudyRecord) -> None:
             )
 
 
-def _side(store: Store, study: StudyRecord) -> Side:
+def _side(store: Store, study: StudyRecord, name: str) -> Side:
     trials = store.trials(study.id)
     best = (study.result or {}).get("best") or {}
     test = None
     if best.get("test") is not None and best.get("test_interval"):
         low, high = best["test_interval"]
         test = Level(value=best["test"], low=low, high=high)
-    return Side(study=study, winner=winning_trial(study, trials), test=test, trials=len(trials))
+    return Side(name=name, study=study, winner=winning_trial(study, trials), test=test, trials=len(trials))
 
 
 def _outputs(store: Store, places: Places, side: Side, split: str, other: str) -> TestResult:

@@ -115,6 +115,7 @@ def _law(rows: Values, values: Values) -> Values | None:
     def power(share: Values, a: float, b: float, c: float) -> Values:
         return np.asarray(a * share**-b + c)
 
+    last = max(0.0, values[-1] / scale)  # what is drawn around a small value may lie under nought
     best: tuple[float, Values] | None = None
     for exponent in (0.25, 1.0):
         with warnings.catch_warnings():
@@ -124,7 +125,7 @@ def _law(rows: Values, values: Values) -> Values | None:
                     power,
                     rows / unit,
                     values / scale,
-                    p0=(0.5 * values[-1] / scale, exponent, 0.4 * values[-1] / scale),
+                    p0=(0.5 * last, exponent, 0.4 * last),
                     bounds=((0, 1e-3, 0), (np.inf, STEEPEST, np.inf)),
                     max_nfev=400,
                 )

@@ -35,7 +35,7 @@ def parameter_columns(
         space: The study file's.
 
     Returns:
-        For each its `name`, whether its axis is logarithmic (`log`), its `choices` where it is not a number, and
+        For each its `name`, whether its axis is logarithmic (`log`) and its numbers are `whole`, its `choices` where it is not a number, and
         `values`: numbers, or places in `choices`; None for a trial that lacks it.
     """
     names = dict.fromkeys(name for trial in trials for name in trial.params)
@@ -55,12 +55,15 @@ def _column(name: str, values: Sequence[Any], space: Mapping[str, Any]) -> dict[
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct)
     if numbers and not isinstance(given, list):
         log = isinstance(given, Mapping) and bool(given.get("log")) and min(there) > 0
-        return {"name": name, "log": log, "choices": None, "values": [_short(value) for value in values]}
+        whole = all(isinstance(value, int) for value in distinct)
+        short = [_short(value) for value in values]
+        return {"name": name, "log": log, "whole": whole, "choices": None, "values": short}
     order = sorted(distinct, key=None if numbers else str)
     places = {value: place for place, value in enumerate(order)}
     return {
         "name": name,
         "log": False,
+        "whole": False,
         "choices": [_choice(value) for value in order],
         "values": [None if value is None else places[value] for value in values],
     }

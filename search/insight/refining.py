@@ -22,7 +22,7 @@ from search.dimensions import Choice, Fixed, Range, number_text, plain
 from search.insight.findings import Advice, Border, Report, Verdict
 from search.insight.moves import Number, drawn_in, extended, place, value_at, widened, width
 from search.spec import CONV_KEYS, SamplerKind, SpaceSpec, StudySpec
-from search.yaml_writer import yaml_text
+from search.yaml_writer import inline, yaml_text
 from storage.records import TrialRecord, TrialState
 from trainer.settings import Family
 
@@ -114,7 +114,7 @@ def refined_text(refined: Refined, report: Report) -> str:
     heading = [f"The study that follows {report.study}, whose verdict is {report.diagnosis.verdict.replace('_', ' ')}."]
     if refined.left:
         heading.append("What no line of this file does:")
-        heading += [f"- {advice.change}: {advice.why}" for advice in refined.left]
+        heading += [f"- {advice.change} {advice.why}" for advice in refined.left]
     comments = {tuple(change.key.split(".")): [_was(change) + change.why] for change in refined.changes}
     return yaml_text(refined.spec.to_mapping(), comments=comments, heading=heading)
 
@@ -122,7 +122,7 @@ def refined_text(refined: Refined, report: Report) -> str:
 def _was(change: Change) -> str:
     if change.before is None:
         return ""
-    return "was " + yaml_text({"a": {"b": change.before}}).partition("b: ")[2].strip() + ": "
+    return f"was {inline(change.before)}: "
 
 
 def _valid(mapping: dict[str, Any]) -> StudySpec:
@@ -205,9 +205,9 @@ class _Evidence:
             return None, False
         for advice in self._advice:
             if advice.up is up:
-                return f"{advice.change}: {advice.why}", True
+                return f"{advice.change} {advice.why}", True
             if advice.up is None:
-                return f"{advice.change}: {advice.why}", False
+                return f"{advice.change} {advice.why}", False
         return None, False
 
     def _grown(self, dimension: Choice | Range, up: bool) -> Choice | Range:
@@ -258,7 +258,7 @@ def _budget_changes(report: Report, spec: StudySpec) -> list[Change]:
         if _path(advice.key) == "budget.epochs" and advice.up is not None:
             after = min(2 * epochs, 1_000_000) if advice.up else max(1, -(-epochs // 2))
             if after != epochs:
-                why = f"{advice.change}: {advice.why}"
+                why = f"{advice.change} {advice.why}"
                 return [Change(key="budget.epochs", before=epochs, after=after, why=why)]
     return []
 

@@ -7,17 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from search.engine import OnProgress
+from search.engine import OnProgress, Workbench, workbench
 from search.insight.diagnose import diagnose
+from search.insight.extra_runs import make_extra_runs
 from search.insight.findings import Report
 from search.insight.report_page import report_page
-from search.insight.winner import load_winner, make_trainer, outputs_of, studied_data, winning_trial
+from search.insight.winner import load_winner, make_trainer, outputs_of, winning_trial
 from search.places import Places
 from search.progress import Progress
 from search.stop import Stop
 from storage.records import StudyRecord, StudyState, TrialRecord, TrialState
 from storage.store import Store
-from trainer.work import Metric
+from trainer.work import Metric, TestResult
 
 PAGE = "report"
 
@@ -30,12 +31,13 @@ def make_report(
 ) -> Report:
     """What a study is worth, why, and what to try next; of one that has not ended, as far as it has come.
 
-    The test split stays shut until the study has opened it for its winner. Extra runs that are known from an earlier
-    report are not made again.
+    Its page is written into the study's folder (`page_of`), and MLflow is told of all that is new. The test split stays
+    shut until the study has opened it for its winner. Extra runs that are known from an earlier report are not made
+    again; none are made for a study that has not ended.
 
     Args:
         thorough: Make all extra runs, whatever time they take.
-        stop: Breaks the work off; must be asked for in the main thread, which must be the caller's.
+        stop: Breaks the work off, in the main thread, which must be the caller's.
 
     Raises:
         BadInputError: No trial is complete yet, or the data are gone or have changed.
@@ -43,43 +45,40 @@ def make_report(
         InterruptedStudyError: Told to stop; extra runs that were done are kept.
     """
     trials = store.trials(study.id)
-    trial = winning_trial(study, trials)
+    winner = winning_trial(study, trials)
     tell = _teller(study, trials, on_progress)
-    tell("reading the data")
-    with stop.breaks():
-        spec, dataset = studied_data(study)
-    not_run: tuple[str, ...] = ()
-    tell("measuring the winner")
-    with stop.breaks():
-        metric = Metric(spec.metric or Metric.ERROR)
-        trainer = make_trainer(dataset)
-        winner = load_winner(places, study, trial, spec, dataset, trainer=trainer)
-        train, validation = (
-            outputs_of(winner, dataset, split, metric, trainer=trainer) for split in (dataset.train, dataset.validation)
-        )
-        test = None
-        if is_open(study):
-            openings = store.openings(study.id)
-            if all(opening.reason != COMPARED for opening in openings):
-                store.record_opening(study.id, trial.number, COMPARED)
-            test = outputs_of(winner, dataset, dataset.test, metric, trainer=trainer)
-        tell("looking for what holds it back")
-        report = diagnose(
-            study=study,
-            spec=spec,
-            trials=trials,
-            epochs=store.epochs(study.id),
-            dataset=dataset,
-            train=train,
-            validation=validation,
-            test=test,
-            extra_runs=store.extra_runs(study.id),
-            openings=store.openings(study.id),
-            not_run=not_run,
-        )
-    if study.state is StudyState.FINISHED:
-        store.record_verdict(study.id, report.diagnosis.verdict)
+    with workbench(store, study, places, on_progress, stop) as bench:
+        extra_runs = store.extra_runs(study.id)
+        not_run: tuple[str, ...] = ()
+        if study.state in _AT_REST:
+            tell("extra runs")
+            extra_runs, not_run = make_extra_runs(store, study, trials, bench, winner=winner.number, thorough=thorough)
+        epochs = store.epochs(study.id)
+        with stop.breaks():
+            tell("measuring the winner")
+            train, validation, test = _measured(store, study, places, bench, winner)
+            tell("looking for what holds it back")
+            report = diagnose(
+                study=study,
+                spec=bench.spec,
+                trials=trials,
+                epochs=epochs,
+                dataset=bench.dataset,
+                train=train,
+                validation=validation,
+                test=test,
+                extra_runs=extra_runs,
+                openings=store.openings(study.id),
+                not_run=not_run,
+            )
+            _write_page(page_of(study, places), report_page(report, study, trials, epochs))
+        if study.state is StudyState.FINISHED:
+            store.record_verdict(study.id, report.diagnosis.verdict)
+        store.publish_page(study.id, PAGE)
     return report
+
+
+_AT_REST = (StudyState.FINISHED, StudyState.STOPPED, StudyState.FAILED, StudyState.CANCELLED)
 
 
 def is_open(study: StudyRecord) -> bool:
@@ -87,22 +86,34 @@ def is_open(study: StudyRecord) -> bool:
     return ((study.result or {}).get("best") or {}).get("test") is not None
 
 
-def write_page(store: Store, study: StudyRecord, places: Places, report: Report) -> Path:
-    """Writes the page into the study's folder, and has MLflow told of it with the next that it is told.
-
-    Returns:
-        The file.
-    """
-    file = page_of(study, places)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(report_page(report, study, store.trials(study.id), store.epochs(study.id)), encoding="utf-8")
-    store.publish_page(study.id, PAGE)
-    return file
-
-
 def page_of(study: StudyRecord, places: Places) -> Path:
     """Where a study's page is, once it has been written."""
     return places.folder_of(study.uid) / "pages" / f"{PAGE}.html"
+
+
+def _measured(
+    store: Store, study: StudyRecord, places: Places, bench: Workbench, winner: TrialRecord
+) -> tuple[TestResult, TestResult, TestResult | None]:
+    """The winner on train, validation and test; the last is None while that split is shut."""
+    spec, dataset = bench.spec, bench.dataset
+    metric = Metric(spec.metric or Metric.ERROR)
+    trainer = make_trainer(dataset)
+    network = load_winner(places, study, winner, spec, dataset, trainer=trainer)
+    splits = [dataset.train, dataset.validation]
+    if is_open(study):
+        if all(opening.reason != COMPARED for opening in store.openings(study.id)):
+            store.record_opening(study.id, winner.number, COMPARED)
+        splits.append(dataset.test)
+    train, validation, *test = (outputs_of(network, dataset, split, metric, trainer=trainer) for split in splits)
+    return train, validation, test[0] if test else None
+
+
+def _write_page(file: Path, text: str) -> None:
+    """The whole page, or none of it: a reader may have the old one open."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_suffix(".part")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(file)
 
 
 def _teller(study: StudyRecord, trials: Sequence[TrialRecord], on_progress: OnProgress) -> Callable[[str], None]:

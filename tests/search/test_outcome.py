@@ -205,6 +205,24 @@ def test_a_resumed_study_with_another_winner_opens_it_for_that_one_and_says_so(i
     assert iris.openings() == [(iris.winner.number, "the winner")]
 
 
+def test_a_sealed_study_has_no_test_figures_and_no_champion_whatever_it_had_before(iris: Ended) -> None:
+    for earlier in (None, {"best": {"trial": iris.winner.number + 1, "test": None, "test_interval": None}}):
+        sealed = dataclasses.replace(iris.claim.study, sealed=True, result=earlier)
+        result = iris.conclude(claim=dataclasses.replace(iris.claim, study=sealed))
+        best = result["best"]
+        assert (best["trial"], best["validation"]) == (iris.winner.number, iris.winner.validation)
+        assert (best["test"], best["test_interval"], best["model"]) == (None, None, None)
+        assert result["worth"] == ["The test split stays shut until the last round has chosen the winner of them all."]
+    assert (iris.pool.tests, iris.openings()) == (0, [])
+    assert not (iris.folder / "champion").exists()
+    # Unsealed, it is judged for the first time.
+    judged = dataclasses.replace(iris.claim.study, tree="1", result=result)
+    told = iris.conclude(claim=dataclasses.replace(iris.claim, study=judged))
+    assert told["best"]["test"] is not None
+    assert iris.openings() == [(iris.winner.number, "the winner of all rounds")]
+    assert not any("opened before" in sentence for sentence in told["worth"])
+
+
 def test_each_look_at_the_test_split_is_recorded_before_it(iris: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
     test = iris.pool.test

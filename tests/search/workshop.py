@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from search.stop import Stop
 from storage.records import NewStudy, StudyRecord, TrialRecord
 from storage.store import Store
 from tests.search.test_engine import NoPublisher, OnePlace
+from trainer.work import Outcome, SegmentResult
 
 IRIS: dict[str, Any] = {
     "name": "iris",
@@ -44,14 +46,18 @@ class Workshop:
         monkeypatch.setattr(engine, "Publisher", NoPublisher)
         monkeypatch.setattr(Session, "pool", lambda session: self.pool)
         monkeypatch.setattr(Session, "drain", lambda session, store, study: None)
+        # What these tests are not about and takes a second: the plots, and the export of the winner's network.
         monkeypatch.setattr(outcome, "draw", lambda folder, **drawn: None)
+        monkeypatch.setattr(self.pool, "export", lambda settings, weights: lambda: b"a network")
+
+    def spec(self, **changes: Any) -> StudySpec:
+        """A study of the irises."""
+        sections = {key: {**IRIS[key], **changes.pop(key, {})} for key in ("data", "search", "space", "budget")}
+        return StudySpec.from_mapping({**IRIS, **sections, **changes})
 
     def submit(self, **changes: Any) -> StudyRecord:
         """Puts a study of the irises into the queue."""
-        mapping = {
-            key: {**part, **changes.pop(key, {})} if isinstance(part, dict) else part for key, part in IRIS.items()
-        }
-        spec = StudySpec.from_mapping({**mapping, **changes})
+        spec = self.spec(**changes)
         new = NewStudy(name=spec.name, spec=spec.to_mapping(), text=spec.to_yaml(), trials=spec.budget.trials)
         return self.store.submit(new)
 
@@ -74,6 +80,10 @@ class Workshop:
             return result
 
         self.pool.change = change
+
+    def failed(self, result: SegmentResult) -> SegmentResult:
+        """As if the trial had failed."""
+        return replace(result, outcome=Outcome.FAILED, reason="it was to fail")
 
     def go_on(self) -> None:
         """Nothing stops any more."""

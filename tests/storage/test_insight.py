@@ -149,13 +149,15 @@ def test_the_rounds_of_a_tree_bear_the_first_ones_name(database_url: str) -> Non
     store = Store.open(database_url)
 
     def submit(tree: str | None, number: int, sealed: bool) -> NewStudy:
-        return replace(new_study(), tree=tree, round=number, sealed=sealed)
+        return replace(new_study(), tree=tree, round=number, rounds=3, sealed=sealed)
 
     first = store.submit(submit(None, 1, sealed=True))
     second = store.submit(submit(first.uid, 2, sealed=False))
     assert (first.tree, first.round, first.sealed) == (first.uid, 1, True)
     assert (second.tree, second.round, second.sealed) == (first.uid, 2, False)
+    assert (first.rounds, second.rounds) == (3, 3)
     assert store.study(second.id) == second
+    assert store.rounds(first.uid) == [first, second]
     alone = store.submit(new_study())
     assert (alone.tree, alone.round, alone.sealed) == (None, None, False)
 

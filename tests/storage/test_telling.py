@@ -200,7 +200,11 @@ def test_a_slow_mlflow_keeps_its_lease_and_what_it_took_is_acknowledged_meanwhil
     assert mlflow.written == ALL
 
 
-def test_extra_runs_and_pages_are_told_like_trials_and_a_page_that_is_not_here_waits_alone(store: Store) -> None:
+def test_extra_runs_and_pages_are_told_like_trials_and_a_page_that_is_not_here_waits_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "ELSEWHERE", 60.0)
+
     def fails(what: str) -> None:
         if what == "report":
             raise ElsewhereError("the page's files are not here")
@@ -216,7 +220,8 @@ def test_extra_runs_and_pages_are_told_like_trials_and_a_page_that_is_not_here_w
     assert store.behind(1).oldest_reason == "the page's files are not here"
     assert store.behind(1).pending == 1
     mlflow.fails = lambda what: None
-    publish(publisher, 2)
+    store.publish_page(1, "report")  # made here
+    publish(publisher, 1)
     assert (mlflow.written[-1], store.pending_facts()) == ("report", 0)
 
 

@@ -210,7 +210,7 @@ def test_a_study_that_an_older_program_has_exported_comes_in(
     head = json.loads(lines["study"][0])
     for name in ("extra_runs", "openings", "pages"):
         del head[name]
-    for name in ("tree", "round", "sealed"):
+    for name in ("tree", "round", "rounds", "sealed"):
         del head["study"][name]
     trials = [json.loads(line) for line in lines["trials"]]
     for each in trials:

@@ -4,12 +4,13 @@
 const page = pageData();
 const COUNT = page.trials.number.length;
 const WINNER = page.trials.number.indexOf(page.winner);
-const metricColumn = { name: "validation", title: "validation " + page.metricName, log: false, choices: null, values: page.trials.validation };
+const metricColumn = { name: "validation", title: "validation " + page.metricName, log: false, whole: false, choices: null, values: page.trials.validation };
 const axes = [...page.parameters, metricColumn];
 for (const axis of axes) {
   if (axis === metricColumn) axis.scale = metricScale(axis.values);
   else if (axis.choices) axis.scale = scaleOf([], { low: -0.5, high: axis.choices.length - 0.5 });
   else axis.scale = scaleOf(axis.values, { log: axis.log });
+  if (axis.whole) axis.scale.ticks = axis.scale.ticks.filter(Number.isInteger);
 }
 
 // Places of the trials, the best first; the shade of each says its rank.
@@ -69,7 +70,8 @@ function colourOf(trial) {
 
 function valueText(axis, value) {
   if (value === null || value === undefined) return "–";
-  return axis.choices ? axis.choices[value] : figure(value);
+  if (axis.choices) return axis.choices[value];
+  return value !== 0 && Math.abs(value) < 0.001 ? value.toExponential(2) : figure(value);
 }
 
 function rangeText(axis, [low, high]) {

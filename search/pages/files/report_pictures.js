@@ -34,7 +34,7 @@ function told(element, text) {
 function drawLevels(place, width) {
   const names = Object.keys(page.levels);
   const narrow = width < 560;
-  const [left, right, step, top] = [narrow ? 92 : 230, narrow ? 62 : 190, narrow ? 40 : 44, 8];
+  const [left, right, step, top] = [narrow ? 92 : 230, narrow ? 62 : 200, narrow ? 40 : 44, 8];
   const values = Object.values(page.levels).flat().filter((value) => value > 0);
   const [least, most] = [Math.min(...values), Math.max(...values)];
   const log = most / least > 25;
@@ -69,10 +69,10 @@ function drawLevels(place, width) {
     picture.append(told(group, `${title}: ${figure(value)}, between ${figure(from)} and ${figure(to)}`));
     picture.append(words(width - right + 14, y + 5, rounded(value, 3), { style: "font-size: 15px; font-weight: 650" }));
     if (to > from && !narrow) {
-      picture.append(words(width - right + 80, y + 4, `${rounded(from, 2)} – ${rounded(to, 2)}`, { style: "fill: var(--soft)" }));
+      picture.append(words(width - right + 90, y + 4, `${rounded(from, 2)} – ${rounded(to, 2)}`, { style: "fill: var(--soft)" }));
     }
   });
-  if (log) picture.append(words(0, height - 1, "logarithmic: each line is ten times the one before", { style: "fill: var(--soft); font-size: 11px" }));
+  if (log) picture.append(words(0, height - 1, "The axis is logarithmic.", { style: "fill: var(--soft); font-size: 11px" }));
 }
 
 function rounded(value, digits) {

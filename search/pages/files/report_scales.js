@@ -32,7 +32,7 @@ function metricScale(values) {
   if (!there.length) return scaleOf([], { low: 0, high: 1 });
   const [low, high] = [there[0], there[Math.floor(0.9 * (there.length - 1))]];
   const positive = there.find((value) => value > 0) ?? 1;
-  if (high / positive > 15) return scaleOf([], { log: true, low: Math.max(positive, high / 1e4), high });
+  if (high / positive > 15) return scaleOf([], { log: true, low: Math.max(positive / 1.25, high / 1e4), high });
   return scaleOf([], { low: low - 0.05 * (high - low), high });
 }
 

@@ -175,7 +175,8 @@ function drawAxes(pen) {
       outlined(pen, axis.choices ? axis.choices[tick].slice(0, 12) : tickText(tick), x, y + 4, soft, paper);
     }
     pen.font = axis === metricColumn ? "bold 12px system-ui, sans-serif" : "12px system-ui, sans-serif";
-    outlined(pen, axis.title || axis.name, x, 16 + 14 * (place % 2), ink, paper);
+    if (place === axes.length - 1) pen.textAlign = "end";
+    outlined(pen, axis.title || axis.name, pen.textAlign === "end" ? x + parallel.side : x, 16 + 14 * (place % 2), ink, paper);
     pen.font = "12px system-ui, sans-serif";
   });
   pen.textAlign = "start";

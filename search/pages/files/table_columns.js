@@ -24,7 +24,7 @@ function buildImportances(list, more, columns, order, choose) {
       { type: "button", "data-column": index, title: `between ${figure(from)} and ${figure(to)}`, onclick: () => choose(index) },
       make("span", { class: "name" }, name),
       make("span", { class: "track" }, bar, zero, whisker),
-      make("span", { class: "value" }, figure(value)),
+      make("span", { class: "value" }, String(Number(value.toPrecision(3)))),
     );
   });
   const show = (count) => {

@@ -3,6 +3,7 @@
 
 const CELL = 25; // pixels of one number
 const SHOWN_TERMS = 6;
+const COLOURS = ["red", "green", "blue"];
 
 function makeDrawer(viewer, host, spoken) {
   const close = make("button", { type: "button", class: "close", "aria-label": "Close the arithmetic", onclick: viewer.letGo }, "×");
@@ -27,8 +28,8 @@ function neuronName(viewer, { at, index }) {
   const layer = viewer.network.layers[at];
   const { map, row, column } = placeOf(layer, index);
   if (layer.output.length === 3) return `${layer.name}, map ${map + 1}, row ${row + 1}, column ${column + 1}`;
-  const name = layer.name === "output" && viewer.data.classes.length ? ` for ${viewer.data.classes[index]}` : "";
-  return `${layer.name}, neuron ${index + 1}${name}`;
+  const named = layer.name === "output" && viewer.data.classes.length;
+  return named ? `${layer.name} for ${viewer.data.classes[index]}` : `${layer.name}, neuron ${index + 1}`;
 }
 
 // The image with the receptive field on it, so that it is in sight wherever the page is scrolled to.
@@ -89,7 +90,7 @@ function shownGroups({ size }) {
 function belowName(viewer, at, map) {
   const below = viewer.network.layers[at - 1];
   if (below.kind !== "input") return `${below.name}, map ${map + 1}`;
-  return below.output[0] === 1 ? "patch × filter" : `patch × filter, ${["red", "green", "blue"][map]}`;
+  return below.output[0] === 1 ? "patch × filter" : `patch × filter, ${COLOURS[map]}`;
 }
 
 // Numbers in a square, each on its colour; zero-padding is hatched.
@@ -125,7 +126,8 @@ function termName(below, index) {
   const { map, row, column } = placeOf(below, index);
   if (below.output.length === 1) return `${below.name}, neuron ${index + 1}`;
   const where = `row ${row + 1}, column ${column + 1}`;
-  return below.output[0] === 1 ? `${below.name}, ${where}` : `${below.name}, map ${map + 1}, ${where}`;
+  if (below.kind !== "input") return `${below.name}, map ${map + 1}, ${where}`;
+  return below.output[0] === 1 ? where : `${COLOURS[map]}, ${where}`;
 }
 
 // From the sum of all products to the neuron's value: bias or batch norm, activation, and for the last layer the answer.

@@ -110,10 +110,12 @@ function biasOf(layer, weights, filter) {
 
 function normalised(layer, weights, sums) {
   const size = sums.length / layer.output[0];
-  return sums.map((sum, i) => {
-    const { mean, scale, shift } = normOf(layer, weights, Math.floor(i / size));
-    return (sum - mean) * scale + shift;
-  });
+  const normed = new Float32Array(sums.length);
+  for (let filter = 0, i = 0; filter < layer.output[0]; filter++) {
+    const { mean, scale, shift } = normOf(layer, weights, filter);
+    for (const end = i + size; i < end; i++) normed[i] = (sums[i] - mean) * scale + shift;
+  }
+  return normed;
 }
 
 // What batch norm learnt of a filter's sums: (sum - mean) * scale + shift.

@@ -60,6 +60,10 @@ def upgrade() -> None:
     )
     op.add_column(
         "neurosweep_study",
+        sa.Column("rounds", sa.Integer(), nullable=True, comment="how many rounds the tree has at most"),
+    )
+    op.add_column(
+        "neurosweep_study",
         sa.Column(
             "sealed",
             sa.Boolean(),
@@ -85,7 +89,7 @@ def downgrade() -> None:
     op.execute(sa.delete(sa.table("neurosweep_outbox", kind)).where(kind.in_(NEW_KINDS)))
     _allow(KINDS)
     op.drop_column("neurosweep_trial", "would_stop")
-    for name in ("sealed", "round", "tree"):
+    for name in ("sealed", "rounds", "round", "tree"):
         op.drop_column("neurosweep_study", name)
     op.drop_table("neurosweep_opening")
     op.drop_table("neurosweep_extra_run")

@@ -14,6 +14,7 @@ from tests.search.commands.shelf import Call, Shelf, environment
 CONTRACT = [
     "init",
     "validate",
+    "describe",
     "run",
     "submit",
     "serve",
@@ -24,6 +25,7 @@ CONTRACT = [
     "resume",
     "cancel",
     "predict",
+    "explain",
     "ui",
     "sync",
     "doctor",

@@ -47,7 +47,7 @@ def test_validate_prints_every_default_the_shape_and_the_split(folder: Path, cal
     (folder / "iris.yaml").write_text("name: flowers\ndata: {source: iris}\n")
     document = call("validate", "iris.yaml", "--json").document
     assert document["valid"] is True
-    assert document["study"]["search"] == {"sampler": "tpe", "pruner": "asha"}
+    assert document["study"]["search"] == {"sampler": "tpe", "pruner": "asha", "audit": 0.05}
     assert (document["study"]["task"], document["study"]["metric"]) == ("classification", "error")
     # 150 flowers, 50 of each of three kinds, measured in four ways.
     assert document["data"]["rows"] == sum(document["data"]["splits"].values()) == 150
@@ -120,3 +120,40 @@ def test_what_the_data_lack_is_said_with_the_line_that_asks_for_it(
     assert (ended.status, ended.out) == (2, "")
     assert ended.err.splitlines()[-1].startswith(f"error: study.yaml:4, {key}: {folder}/")
     assert "Traceback" not in ended.err
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.forecast.MEASURED_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_preview_tells_the_networks_and_the_time_before_anything_is_spent(folder: Path, call: Call) -> None:
+    space = "{neurons: {low: 4, high: 8}, conv_layers: 3, filters: 2, padding: valid}"
+    (folder / "s.yaml").write_text(f"name: s\ndata: {{source: digits}}\nmodel: [mlp, cnn]\nspace: {space}\n")
+    document = call("validate", "s.yaml", "--preview", "--json").document
+    assert document["valid"] is True and document["data"]["input_shape"] == [1, 8, 8]
+    ahead = document["preview"]
+    sizes = [ahead["networks"][name]["weights"] for name in ("smallest", "median", "largest")]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[2]
+    assert 0 < ahead["repaired"] < 1 and "conv " in ahead["repairs"][0][0]
+    seconds, low, high = ahead["seconds"]
+    assert low <= seconds <= high
+    hours = [each * ahead["workers"]["count"] / 3600 for each in ahead["seconds"]]
+    assert ahead["worker_hours"] == pytest.approx(hours)
+    text = call("validate", "s.yaml", "--preview").out
+    assert text.startswith("s would run: 100 trials of at most 30 epochs\n")
+    for said in ("smallest", "The rule: a filter larger", "more than 10,000 combinations", "Time: about"):
+        assert said in text.replace("\n", " ")
+    assert max(map(len, text.splitlines())) <= 80
+    assert not (folder / ".neurosweep").exists()
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_preview_says_where_a_space_has_fewer_networks_than_the_budget_trials(folder: Path, call: Call) -> None:
+    fixed = "layers: 1, learning_rate: 0.01, weight_decay: 0, dropout: 0, batch_norm: true, batch_size: 32"
+    space = f"{{{fixed}, optimizer: adam, schedule: cosine, activation: relu, neurons: [4, 8, 16]}}"
+    (folder / "s.yaml").write_text(f"name: s\ndata: {{source: iris}}\nspace: {space}\n")
+    text = call("validate", "s.yaml", "--preview").out.replace("\n", " ")
+    assert "There are 3 combinations of settings, all different." in text
+    assert "less than the budget's 100 trials" in text

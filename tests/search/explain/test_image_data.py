@@ -144,6 +144,22 @@ def test_names_cannot_break_out_of_the_page() -> None:
     assert embedded(html)["classes"] == ["<0>", "<1>"]
 
 
+def test_while_the_test_split_is_shut_the_images_are_the_validation_splits() -> None:
+    data = digits()
+    html = image_page(
+        study="digits",
+        metric="error",
+        settings=MLP,
+        weights=drawn_weights(MLP, data.input_shape, 10),
+        dataset=data,
+        split="validation",
+        outputs=RNG.dirichlet(np.ones(10), len(data.validation)),
+        truth=data.validation.targets,
+    )
+    assert sorted(embedded(html)["images"]["rows"]) == data.validation.rows.tolist()
+    assert "validation images" in html
+
+
 def test_a_table_has_no_such_page() -> None:
     from trainer.data.dataset import DataRequest
     from trainer.data.load import load

@@ -261,6 +261,17 @@ def test_the_pad_is_drawn_on_by_keyboard(page: Page) -> None:
     until(page, "viewer.pixels[4 * 8 + 3] === 0")
 
 
+def test_a_picture_is_inverted_and_inverted_back(page: Page) -> None:
+    page.locator("#random").click()
+    before = pixels_of(page)
+    page.locator("#invert").click()
+    until(page, "viewer.picture === null")
+    np.testing.assert_array_equal(pixels_of(page), 16 - before)
+    page.locator("#invert").click()
+    until(page, f"viewer.pixels[0] === {before[0]}")
+    np.testing.assert_array_equal(pixels_of(page), before)
+
+
 def test_an_image_file_is_brought_to_the_networks_size_and_grey(page: Page) -> None:
     colours = np.random.default_rng(1).integers(0, 256, (8, 8, 3)).astype(np.uint8)
     file = io.BytesIO()
@@ -410,8 +421,7 @@ def test_it_is_used_by_touch_on_a_phones_width(browser: Browser, written: Writte
     page.close()
 
 
-@pytest.mark.parametrize("classes", [3, 30, 0])
-@pytest.mark.parametrize("family", [Family.MLP, Family.CNN])
+@pytest.mark.parametrize(("classes", "family"), [(3, Family.MLP), (0, Family.MLP), (30, Family.CNN), (0, Family.CNN)])
 def test_colour_images_many_classes_and_quantities_have_a_page(
     browser: Browser, tmp_path: Path, classes: int, family: Family
 ) -> None:

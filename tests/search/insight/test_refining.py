@@ -76,7 +76,7 @@ def test_advice_moves_a_range_and_the_end_that_is_left_behind_comes_half_way_to_
     report = made_report(advice=(advice,), settings={"neurons_1": 256, "neurons_2": 64})
     change = only(refine(report, spec(), trials(40)))
     assert change.after == {"low": 32, "high": 1024, "log": True}  # half way from 16 to 64 on the logarithmic scale
-    assert change.why == "more neurons: twice as many gave 0.02 less"
+    assert change.why == "more neurons twice as many gave 0.02 less"
 
 
 def test_a_learning_rate_that_has_taught_nothing_is_moved_a_long_way() -> None:
@@ -116,7 +116,7 @@ def test_what_is_fixed_stays_and_its_advice_is_said_to_be_left_over() -> None:
     report = made_report(Verdict.OVERFITTING, advice=(advice, rows))
     refined = refine(report, spec({"dropout": 0.1}), trials(40))
     assert refined.left == (advice, rows)
-    assert "more rows: half of them gave 0.03 more" in refined_text(refined, report).replace("\n# ", " ")
+    assert "more rows half of them gave 0.03 more" in refined_text(refined, report).replace("\n# ", " ")
 
 
 def test_where_the_trials_and_the_advice_disagree_the_trials_are_believed() -> None:

@@ -16,7 +16,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from neurosweep.errors import DataError
 from trainer.data.dataset import DataRequest, Dataset, Split
-from trainer.data.load import load
+from trainer.data.load import load, raw_columns
+from trainer.data.preprocessing import encode_table, feature_slices
 
 ROWS = 200
 
@@ -208,3 +209,15 @@ def test_a_number_too_large_for_the_network_is_an_error_in_every_split(tmp_path:
 
     with pytest.raises(DataError, match="'width' holds numbers too large"):
         load(written(table, tmp_path / "t.csv"))
+
+
+def test_a_tables_raw_columns_are_what_its_splits_were_encoded_from(tmp_path: Path) -> None:
+    request = written(frame(), tmp_path / "t.csv")
+    dataset = load(request)
+    columns = raw_columns(request, dataset.preprocessing)
+
+    for name, split in all_splits(dataset):
+        encoded = encode_table(dataset.preprocessing, columns, split.rows, "")
+        np.testing.assert_array_equal(encoded, split.inputs, err_msg=name)
+    places = feature_slices(dataset.preprocessing)
+    assert [(place.start, place.stop) for place in places] == [(0, 2), (2, 5), (5, 6), (6, 8)]
