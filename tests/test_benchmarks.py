@@ -19,6 +19,7 @@ SCRIPTS = (
     "faults",
     "large_networks",
     "memory",
+    "no_gain",
     "packs",
     "preview",
     "quality",
