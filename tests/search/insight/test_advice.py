@@ -187,9 +187,7 @@ def test_ends_of_the_space_move_only_where_they_can() -> None:
         good={},
     )
 
-    found = advice(Verdict.OVERFITTING, space=None, **{"levels": levels()})
-    assert "space.momentum" not in found
-    spec_free = Evidence(
+    evidence = Evidence(
         spec=StudySpec.from_mapping({"name": "made-up", "data": {"source": "iris"}}),
         metric="error",
         levels=levels(),
@@ -203,7 +201,7 @@ def test_ends_of_the_space_move_only_where_they_can() -> None:
         space=space,
         validation_rows=300,
     )
-    keys = [each.key for each in advise(Verdict.OVERFITTING, spec_free)]
+    keys = [each.key for each in advise(Verdict.OVERFITTING, evidence)]
     assert "space.dropout" in keys and "space.momentum" not in keys
 
 
