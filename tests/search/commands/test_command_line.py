@@ -26,6 +26,8 @@ CONTRACT = [
     "cancel",
     "predict",
     "explain",
+    "report",
+    "compare",
     "ui",
     "sync",
     "doctor",
