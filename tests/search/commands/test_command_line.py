@@ -27,6 +27,7 @@ CONTRACT = [
     "predict",
     "explain",
     "report",
+    "refine",
     "compare",
     "ui",
     "sync",
