@@ -112,7 +112,7 @@ def _opened(page: Page, session: CDPSession, file: Path) -> tuple[float, float, 
 
 def _cpu(session: CDPSession) -> float:
     metrics = session.send("Performance.getMetrics")["metrics"]
-    return 1000 * next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration")
+    return 1000 * float(next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration"))
 
 
 def _add(found: dict[str, dict[str, list[float]]], name: str, *values: Any) -> None:

@@ -116,7 +116,10 @@ function drawSeeds(place, width) {
     const y = step * (place + 0.5);
     const ink = row.tied ? "var(--blue)" : "var(--soft)";
     picture.append(words(0, y + 4, `trial ${row.trial}`, row.trial === page.winner ? { style: "font-weight: 700" } : {}));
-    for (const value of row.values) picture.append(told(draw("circle", { cx: x(value), cy: y, r: 5, fill: ink, opacity: 0.55 }), figure(value)));
+    row.values.forEach((value, run) => {
+      const apart = 3.5 * (run - (row.values.length - 1) / 2); // equal values lie beside each other
+      picture.append(told(draw("circle", { cx: x(value), cy: y + apart, r: 4.5, fill: ink, opacity: 0.6 }), figure(value)));
+    });
     picture.append(told(draw("circle", { cx: x(row.validation), cy: y, r: 5, fill: "none", stroke: "var(--orange)", "stroke-width": 2 }), `in the search: ${figure(row.validation)}`));
     picture.append(rule(x(row.mean), y - 11, x(row.mean), y + 11, { stroke: ink, "stroke-width": 3 }));
     const weights = row.weights.toLocaleString("en");
