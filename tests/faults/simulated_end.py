@@ -37,6 +37,7 @@ def whole(product: Product, problems: list[str]) -> dict[str, int]:
         for row in store.epochs(study.id):
             epochs[row.trial].append(row)
         tally.update(trial.state.value for trial in trials)
+        tally["audited"] += sum(trial.would_stop is not None for trial in trials)
         tally[f"study {study.state}"] += 1
         found = [*_study(study, trials)]
         for trial in trials:
@@ -82,6 +83,9 @@ def _trial(product: Product, trial: TrialRecord, trials: Sequence[TrialRecord], 
                 yield f"{name} is complete with {trial.validation} of {values}"
             if not fates & {"healthy"}:
                 yield f"{name} is complete, though {fates}"
+        case TrialState.PRUNED:
+            if trial.would_stop is not None:
+                yield f"{name} is pruned, though it was to train on after epoch {trial.would_stop}"
         case TrialState.FAILED:
             expected = [*CUT_OFF, *(reason for each in fates for reason in REASONS[each])]
             if not (trial.error or "").startswith(tuple(expected)):

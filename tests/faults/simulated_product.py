@@ -32,7 +32,7 @@ from search.patience import Patience
 from search.placement import WorkerShape
 from search.places import Places
 from search.spec import StudySpec
-from storage import heartbeat, publisher, publisher_loop, queue, telling
+from storage import heartbeat, mlflow_door, publisher, publisher_loop, queue, telling
 from storage.records import Batch, Claim, StudyRecord, StudyState
 from storage.store import Store
 from tests.faults.fake_database import FakeDatabase
@@ -219,7 +219,7 @@ def patched(product: Product) -> Iterator[None]:
         (engine, "Checkpoint", kept),
         (engine, "check_room", lambda folders: None),
         (engine, "_dispatcher_name", lambda: world.current and world.current.process.name),
-        (publisher, "connect", lambda tracking: FakeClient(product.mlflow, product.wire)),
+        (mlflow_door, "connect", lambda tracking: FakeClient(product.mlflow, product.wire)),
         (publisher.StudyInMlflow, "_register_champion", _register_champion),
         (queue, "uuid", SimpleNamespace(uuid4=lambda: uuid.UUID(int=ids.getrandbits(128)))),
         (failpoints, "_planned", Everywhere()),

@@ -75,7 +75,11 @@ def spec(world: World) -> dict[str, Any]:
         "data": {"source": "iris"},
         "metric": "error",
         "budget": {"trials": random.randint(3, 8), "epochs": 4},
-        "search": {"sampler": random.choice(["random", "tpe"]), "pruner": random.choice(["asha", "asha", "none"])},
+        "search": {
+            "sampler": random.choice(["random", "tpe"]),
+            "pruner": random.choice(["asha", "asha", "none"]),
+            "audit": 0.3,
+        },
         "space": {
             "layers": 1,
             "neurons": [4, 5] if few else {"low": 4, "high": 400},

@@ -43,7 +43,7 @@ def test_a_thousand_seeds_lose_nothing_double_nothing_and_leave_nothing_stuck(da
     assert not failed, "\n\n".join(map(str, failed))
     # It says something only if there was something to lose.
     assert all(places[place] > SEEDS / 8 for place in PLACES)
-    for kind in ("complete", "pruned", "failed", "study finished", "study failed", "study cancelled"):
+    for kind in ("complete", "pruned", "audited", "failed", "study finished", "study failed", "study cancelled"):
         assert tally[kind] > SEEDS / 100, tally
 
 
