@@ -1,10 +1,12 @@
 """`neurosweep validate FILE --preview` beside the truth: the time that it foretells for ten studies, and the time that
 each then took.
 
-    python -m benchmarks.preview [--repeat 1] [--mnist mnist.npz] [--quick]
+    python -m benchmarks.preview [--repeat 1] [--alone] [--mnist mnist.npz] [--quick]
 
 The preview runs as much behind other programs as Ray's workers do (`RAY_worker_niceness`), so that on a busy machine
-both wait alike.
+both wait alike. With `--alone` the studies run in this process with one worker, and all is measured in processor time:
+that says what the reckoning is worth whatever else the machine does, but nothing about Ray's start, nor about workers
+that share a machine.
 """
 
 from __future__ import annotations
@@ -15,10 +17,19 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from benchmarks.report import save, table, timed
+from search.forecast import forecast
+from search.preview import preview
+from search.spec import StudySpec
+from search.study_file import parse_study
+from search.validation import read_data
+from tests.search.dispatched import Study
+from tests.search.in_process_pool import InProcessPool
 
 STUDIES = {
     "digits, 60 trials": "data: {source: digits}\nbudget: {trials: 60, epochs: 20}\n",
@@ -82,9 +93,45 @@ def compare(name: str, text: str) -> dict[str, Any]:
     }
 
 
+def compare_alone(name: str, text: str) -> dict[str, Any]:
+    """One study foretold, then trained by one worker in this process; seconds of processor time."""
+    spec, dataset = read_data(parse_study(f"name: study\n{text}"))
+    mapping = spec.to_mapping()
+    spec = StudySpec.from_mapping({**mapping, "workers": {**mapping["workers"], "count": 1}})
+    with (
+        patch("time.perf_counter", time.process_time),
+        patch("search.forecast.IMPORTS", 0.0),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        begun = time.process_time()
+        ahead = preview(spec, dataset.input_shape, dataset.outputs, len(dataset.train))
+        foretold = forecast(spec, dataset, ahead.draws)
+        took = time.process_time() - begun
+        study = Study(Path(folder), dataset, **{key: value for key, value in mapping.items() if key != "data"})
+        begun = time.process_time()
+        study.work(InProcessPool(1))
+        seconds = time.process_time() - begun
+    value, low, high = foretold.seconds.value, foretold.seconds.low, foretold.seconds.high
+    trials = study.trials()
+    return {
+        "study": name,
+        "foretold": value,
+        "low": low,
+        "high": high,
+        "seconds": seconds,
+        "preview_took": took,
+        "factor": max(value / seconds, seconds / value),
+        "inside": low <= seconds <= high,
+        "epochs_foretold": foretold.epochs,
+        "epochs": statistics.mean(trial.epochs for trial in trials),
+        "load": [os.getloadavg()[0]] * 2,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--alone", action="store_true", help="in this process, by processor time")
     parser.add_argument("--mnist", type=Path, help="an mnist.npz; adds a study of it")
     parser.add_argument("--quick", action="store_true", help="one study of two trials")
     chosen = parser.parse_args()
@@ -95,7 +142,7 @@ def main() -> None:
     found = []
     for _ in range(1 if chosen.quick else chosen.repeat):
         for name, text in studies.items():
-            found.append(compare(name, text))
+            found.append(compare_alone(name, text) if chosen.alone else compare(name, text))
             print(found[-1], file=sys.stderr, flush=True)
     rows = [
         (
@@ -117,7 +164,8 @@ def main() -> None:
         "within_1.5": good,
         "median_factor": statistics.median(each["factor"] for each in found),
     }
-    print(f"\n{save('preview' + ('_quick' if chosen.quick else ''), figures)}")
+    name = "preview" + ("_alone" if chosen.alone else "") + ("_quick" if chosen.quick else "")
+    print(f"\n{save(name, figures)}")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def choose(
         InterruptedStudyError: The user wants to stop.
     """
     first = leaders(trials)[0]
-    if spec.champion is None:
+    if spec.champion is None or study.sealed:  # of rounds, the one with the winner chooses once it is unsealed
         return Choice(trial=first)
     runs = plan(trials, spec, store.extra_runs(study.id), dataset, winner=first.number, probes=(Probe.SEED,)).runs
     made = 0

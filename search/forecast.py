@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import nnls
 
 from search.audit import AuditedPruner
@@ -36,6 +37,8 @@ from trainer.work import Metric, Outcome, TrialWork
 if TYPE_CHECKING:
     from trainer.worker import Trainer
 
+Numbers = npt.NDArray[np.float64]
+
 MEASURED_SECONDS = 2.0
 """For so long packs are begun; the last one may take as long again, and is given up after that."""
 
@@ -47,7 +50,13 @@ SHORT_EPOCH = 0.1
 SLOW_FLOPS = 5e9
 """Floating-point operations a second that are at least to be expected, to say which part."""
 
-IMPORTS, IMPORT_SECONDS = 4.5, 1.7
+REFERENCE = np.array([1e-10, 6e-11, 1.5e-4])
+"""Seconds for each of `_features` on a quiet core: in which proportion they stand, about."""
+
+RIDGE = 0.5
+"""How much the reference counts; a pack counts 1."""
+
+IMPORTS, IMPORT_SECONDS = 4.0, 1.6
 """Beginning and end of a study (Ray, workers, testing and plots) take about as long as torch's import so many times;
 and how long that takes where it was imported already."""
 
@@ -60,9 +69,12 @@ CROWDED = 1.3
 PLAYED, TIMES = 400, 9
 """Trials that are played through at most, and how often."""
 
-LEARNT = 0.5
+LEARNT = 0.75
 """Samplers that learn propose better and better trials, of which the pruner lets more go on: at a study's end they are
 as good as this better part of random ones."""
+
+WORST = 0.5
+"""The validation error of the worst trials after an epoch. It is taken to fall with the root of the epochs."""
 
 LEARNING = (SamplerKind.TPE, SamplerKind.GP, SamplerKind.CMAES)
 
@@ -149,7 +161,9 @@ def forecast(spec: StudySpec, dataset: Dataset, draws: Sequence[Settings]) -> Fo
     )
     pace = _measured(spec, dataset, draws, packing, worker.Trainer)
     slowdown = CROWDED if shape.count * shape.cpus >= cores else 1.0
-    played = [_Play(spec, packing, dataset, draws, pace, slowdown, number).through() for number in range(TIMES)]
+    rows = len(dataset.train), len(dataset.validation)
+    networks = [(pace.epoch(_features(each, dataset, *rows)), packing.cost(each, 1)) for each in draws]
+    played = [_Play(spec, packing, rows[1], networks, pace, slowdown, number).through() for number in range(TIMES)]
     seconds = [IMPORTS * importing + wall for wall, _ in played]
     middle = statistics.median(seconds)
     deciles = statistics.quantiles(seconds, n=10)
@@ -174,12 +188,14 @@ def forecast(spec: StudySpec, dataset: Dataset, draws: Sequence[Settings]) -> Fo
 
 def _features(settings: Settings, dataset: Dataset, train: int, validation: int) -> tuple[float, ...]:
     """What an epoch's time hangs on: operations of convolutions and of dense layers (six for each product of a train
-    row, two for a validation row), and the number of calls, a handful for each layer and batch."""
+    row, two for a validation row), and the number of calls, a handful for each layer and batch. Each network of a pack
+    has convolutions of its own; dense layers are stacked."""
     layers = layers_of(settings, dataset.input_shape, dataset.outputs)
     rows = 6 * train + 2 * validation
     convolutions = sum(layer.multiply_adds for layer in layers if layer.kind is Kind.CONV)
     dense = sum(layer.multiply_adds for layer in layers if layer.kind is Kind.DENSE)
-    calls = math.ceil(train / settings.batch_size) * (len(layers) + 2)
+    kinds = 2 + sum(1 if layer.sees is None else 3 for layer in layers)
+    calls = math.ceil(train / settings.batch_size) * kinds
     return float(rows * convolutions), float(rows * dense), float(calls)
 
 
@@ -221,14 +237,25 @@ def _measured(
         failed += sum(result.outcome is Outcome.FAILED for result in results)
         for work in works:
             held.forget(work.trial)
-    # Relative errors count, so that one large pack does not settle everything.
-    rates, _ = nnls(np.array(features) / np.array(seconds)[:, None], np.ones(len(seconds)))
     return _Pace(
-        rates=tuple(float(rate) for rate in rates),
+        rates=_rates(np.array(features), np.array(seconds)),
         beginning=statistics.median(beginnings),
         failing=failed / measured,
         measured=measured,
     )
+
+
+def _rates(features: Numbers, seconds: Numbers) -> tuple[float, ...]:
+    """Seconds for each of `_features`, from those of packs.
+
+    Relative errors count, so that one large pack does not settle everything. What the packs say little about keeps its
+    proportion in `REFERENCE`: a ridge around it.
+    """
+    shares = features * REFERENCE / seconds[:, None]
+    scale = 1 / float(np.median(shares.sum(axis=1)))
+    pull = RIDGE * np.eye(len(REFERENCE))
+    rates, _ = nnls(np.vstack([shares * scale, pull]), np.concatenate([np.ones(len(seconds)), pull.sum(axis=1)]))
+    return tuple(float(rate) for rate in rates * scale * REFERENCE)
 
 
 def _parts(dataset: Dataset, draws: Sequence[Settings]) -> tuple[Split, Split]:
@@ -273,7 +300,7 @@ class _Trial:
     """
     Attributes:
         epoch: Seconds of one epoch.
-        quality: Smaller is better.
+        quality: From 0 to 1, smaller is better.
     """
 
     number: int
@@ -285,22 +312,30 @@ class _Trial:
 
 
 class _Play:
-    """One way in which the study may go."""
+    """One way in which the study may go.
+
+    Args:
+        validation: Rows of that split.
+        networks: What there is to draw from: the seconds of an epoch, and its floating-point operations.
+        slowdown: A factor to all of a worker's times.
+        number: Which way.
+    """
 
     def __init__(
         self,
         spec: StudySpec,
         packing: Packing,
-        dataset: Dataset,
-        draws: Sequence[Settings],
+        validation: int,
+        networks: Sequence[tuple[float, float]],
         pace: _Pace,
         slowdown: float,
         number: int,
     ) -> None:
-        self._packing, self._pace, self._slowdown = packing, pace, slowdown
-        self._dataset, self._draws = dataset, draws
+        self._packing, self._networks = packing, networks
+        self._pace, self._slowdown = pace, slowdown
         self._random = random.Random(derived_seed(spec.seed, Stream.PREVIEW, number))
         self._pruner = AuditedPruner(make_pruner(spec), spec, {})
+        self._counted = validation if spec.metric in (Metric.ERROR, Metric.BALANCED_ERROR) else 0
         self._learning = 1 - LEARNT if spec.search.sampler in LEARNING else 0.0
         self._trials = min(packing.trials, max(PLAYED, 16 * packing.workers))
         self._begun = self._trained = 0
@@ -318,15 +353,22 @@ class _Play:
 
     def _survivors(self, pack: list[_Trial]) -> list[_Trial]:
         looks = self._pruner.looks
-        going = [trial for trial in pack if not trial.failing]
-        for trial in going:
+        going, curves = [], {}
+        for trial in pack:
+            curve = {look: self._metric(trial.quality, look) for look in looks if look <= trial.epochs}
             if trial.epochs == looks[-1]:
-                self._pruner.complete(trial.number, dict.fromkeys(looks, trial.quality))
-        going = [trial for trial in going if trial.epochs < looks[-1]]
-        ending = self._pruner.judge(
-            {trial.number: {look: trial.quality for look in looks if look <= trial.epochs} for trial in going}
-        )
+                self._pruner.complete(trial.number, curve)
+            elif not trial.failing:
+                going.append(trial)
+                curves[trial.number] = curve
+        ending = self._pruner.judge(curves)
         return [trial for trial in going if trial.number not in ending]
+
+    def _metric(self, quality: float, epoch: int) -> float:
+        """The validation metric of a trial. An error is a number of wrong rows: where they are few, many trials are
+        equally good, and the pruner ends none of those."""
+        value = WORST * quality**2 / math.sqrt(epoch)
+        return round(value * self._counted) / self._counted if self._counted else value
 
     def _next(self, pack: list[_Trial]) -> list[_Trial]:
         """The survivors, joined by new trials up to a pack's size."""
@@ -339,12 +381,12 @@ class _Play:
         return pack
 
     def _begin(self) -> _Trial:
-        settings, data = self._random.choice(self._draws), self._dataset
+        epoch, cost = self._random.choice(self._networks)
         self._begun += 1
         return _Trial(
             number=self._begun - 1,
-            epoch=self._pace.epoch(_features(settings, data, len(data.train), len(data.validation))),
-            cost=self._packing.cost(settings, 1),
+            epoch=epoch,
+            cost=cost,
             quality=self._random.random() * (1 - self._learning * self._begun / self._trials),
             failing=self._random.random() < self._pace.failing,
         )

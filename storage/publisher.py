@@ -273,7 +273,7 @@ class StudyInMlflow:
                     f"models:/{model_id}",
                     run_id=run_id,
                     tags=tags,
-                    description=f"Trial {best['trial']} of {study.label}: {_figure(best, metric)}",
+                    description=f"Trial {best['trial']} of {study.label}: test {metric} {best['test']:.4g}",
                     model_id=model_id,
                 )
 
@@ -313,11 +313,6 @@ class StudyInMlflow:
         )
         self._client.finalize_logged_model(model.model_id, "READY")
         return str(model.model_id)
-
-
-def _figure(best: dict[str, Any], metric: str) -> str:
-    split = "validation" if best.get("test") is None else "test"
-    return f"{split} {metric} {best[split]:.4g}"
 
 
 def _each_file(folder: Path, log: Callable[[str, tuple[str, ...]], Any]) -> None:

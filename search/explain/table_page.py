@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -123,7 +124,7 @@ def table_page(
         ],
         "order": order,
         "answers": answers,
-        "dependences": dict(_fitting(dependences, answers, min(DEPENDENCE_BYTES, room // 3))),
+        "dependences": dict(_fitting(dependences, answers, _step(dataset), min(DEPENDENCE_BYTES, room // 3))),
         "histogram": None if classes else _histogram(dataset),
         "network": network,
         "matrix": len(classes) <= MOST_CELLS,
@@ -160,7 +161,7 @@ def _shown_answers(dataset: Dataset) -> list[int]:
 
 def _column(column: Column, record: dict[str, Any], importance: Importance, train: Array) -> dict[str, Any]:
     """What the page needs of a column: how it is encoded, what values it has, what it is worth."""
-    told = {**record, "importance": [_rounded(value) for value in (importance.value, importance.low, importance.high)]}
+    told = {**record, "importance": [importance.value, importance.low, importance.high]}
     if column.is_number:
         known = column.values[train][~column.missing[train]]
         told["whole"] = column.kind is ColumnKind.WHOLE
@@ -170,17 +171,18 @@ def _column(column: Column, record: dict[str, Any], importance: Importance, trai
 
 
 def _fitting(
-    dependences: Iterable[tuple[int, Dependence]], answers: list[int], room: int
+    dependences: Iterable[tuple[int, Dependence]], answers: list[int], step: float, room: int
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Dependences as the page reads them, one after the other, until there is no room for the next one.
+    """Dependences as the page reads them, one after the other, until there is no room for the next one. Answers are
+    told in whole steps.
 
     ``mean`` has for each answer its values; ``lines`` for each answer and row.
     """
     for index, found in dependences:
         told = {
             "values": found.values,
-            "mean": [[_rounded(value) for value in found.mean[:, answer]] for answer in answers],
-            "lines": [[[_rounded(value) for value in line[:, answer]] for line in found.lines] for answer in answers],
+            "mean": [_in_steps(found.mean[:, answer], step) for answer in answers],
+            "lines": [[_in_steps(line[:, answer], step) for line in found.lines] for answer in answers],
         }
         room -= _size(told)
         if room < 0:
@@ -245,9 +247,16 @@ def _histogram(dataset: Dataset) -> dict[str, Any]:
     return {"counts": counts.tolist(), "low": float(edges[0]), "high": float(edges[-1])}
 
 
-def _rounded(value: float) -> float | None:
-    """Four significant digits, as much as a picture shows; None for what is not finite."""
-    return float(f"{value:.4g}") if np.isfinite(value) else None
+def _step(dataset: Dataset) -> float:
+    """The smallest difference between two answers that a picture shows, a power of ten."""
+    spread = dataset.preprocessing.target_std if dataset.task is Task.REGRESSION else 1.0
+    return float(10.0 ** (math.floor(math.log10(spread)) - 4))
+
+
+def _in_steps(values: Array, step: float) -> list[float | None]:
+    """None for what is not finite."""
+    whole = np.round(values / step).tolist()
+    return [float(f"{steps * step:.12g}") if math.isfinite(steps) else None for steps in whole]
 
 
 def _size(told: Any) -> int:

@@ -126,8 +126,8 @@ def _steady(curve: Curve) -> bool:
 def _epochs(evidence: Evidence) -> Iterator[Advice]:
     yield from _gained(evidence, Probe.EPOCHS)
     curve, most = evidence.curve, evidence.spec.budget.epochs
-    measured = any(gain.probe is Probe.EPOCHS for gain in evidence.gains)
-    if curve is not None and not measured and curve.falling and curve.best_last:
+    idle = any(gain.probe is Probe.EPOCHS and gain.validation.value <= 0 for gain in evidence.gains)
+    if curve is not None and not idle and _steady(curve) and curve.best_last:
         yield Advice(
             key="budget.epochs",
             change=f"Train for longer: {2 * most} epochs instead of {most}.",

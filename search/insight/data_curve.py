@@ -20,7 +20,10 @@ STEEPEST = 3.0
 FARTHEST = 10.0
 """No number of rows is told beyond so many times those at hand: no law is known to hold that far."""
 
-DRAWS = 200
+DRAWS = 1000
+
+EXPONENTS = np.geomspace(0.01, STEEPEST, 200)
+"""Tried ones, for the laws of jittered values."""
 
 Values = npt.NDArray[np.float64]
 
@@ -91,10 +94,7 @@ def fitted(rows: Sequence[int], values: Sequence[float], *, goal: float | None, 
     needed = _rows_for(law, goal)
     if math.isinf(needed):
         return curve(law, None, f"The law levels off at {figure(float(law[2]))}, above {figure(goal)}.")
-    random = np.random.default_rng(seed)
-    drawn = [_law(counts, measured + spread * random.normal(size=len(counts))) for _ in range(DRAWS if spread else 1)]
-    reached = [math.inf if each is None else _rows_for(each, goal) for each in drawn]
-    low, high = (float(np.quantile(reached, share, method="nearest")) for share in (0.025, 0.975))
+    low, high = _jittered(counts, measured, goal, spread, seed) if spread else (needed, needed)
     most = FARTHEST * counts[-1]
     if high > most:
         told = f"from {low:,.0f} to " + ("any number" if math.isinf(high) else f"{high:,.0f}")
@@ -106,38 +106,65 @@ def fitted(rows: Sequence[int], values: Sequence[float], *, goal: float | None, 
     return curve(law, Level(value=needed, low=min(low, needed), high=max(high, needed)), None)
 
 
+def _jittered(rows: Values, values: Values, goal: float, spread: float, seed: int) -> tuple[float, float]:
+    """Between what the rows for the goal lie in 19 of 20 laws through values that are jittered by their noise."""
+    noise = np.random.default_rng(seed).normal(size=(DRAWS, len(rows)))
+    laws = _laws(rows / rows[-1], values + spread * noise)
+    reached = [float(rows[-1]) * _rows_for(law, goal) for law in laws]
+    low, high = np.quantile(reached, [0.025, 0.975], method="nearest")
+    return float(low), float(high)
+
+
 def _law(rows: Values, values: Values) -> Values | None:
     """a, b and c by least squares; None where the values don't fall, or no fit is found."""
-    scale, unit = values.max(), rows[-1]
+    scale, unit = float(values.max()), float(rows[-1])
     if scale <= 0 or values[-1] >= values[0]:
         return None
+    start = _laws(rows / unit, values[None] / scale)[0]
 
     def power(share: Values, a: float, b: float, c: float) -> Values:
         return np.asarray(a * share**-b + c)
 
-    last = max(0.0, values[-1] / scale)  # what is drawn around a small value may lie under nought
-    best: tuple[float, Values] | None = None
-    for exponent in (0.25, 1.0):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", OptimizeWarning)  # that three points leave no room for an error
-            try:
-                found, _ = curve_fit(
-                    power,
-                    rows / unit,
-                    values / scale,
-                    p0=(0.5 * last, exponent, 0.4 * last),
-                    bounds=((0, 1e-3, 0), (np.inf, STEEPEST, np.inf)),
-                    max_nfev=400,
-                )
-            except RuntimeError:
-                continue
-        miss = float(np.square(power(rows / unit, *found) - values / scale).sum())
-        if best is None or miss < best[0]:
-            best = miss, found
-    if best is None:
-        return None
-    a, b, c = best[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptimizeWarning)  # that three points leave no room for an error
+        try:
+            (a, b, c), _ = curve_fit(
+                power,
+                rows / unit,
+                values / scale,
+                p0=np.clip(start, 1e-9, (np.inf, STEEPEST, np.inf)),
+                bounds=((0, 0, 0), (np.inf, STEEPEST, np.inf)),
+                max_nfev=1000,
+            )
+        except RuntimeError:
+            a, b, c = start
     return np.array([scale * a * unit**b, b, scale * c])
+
+
+def _laws(shares: Values, values: Values) -> Values:
+    """The laws through many curves at once, to the nearest of `EXPONENTS`: for each exponent the best a and c are those
+    of a straight line, which ends at nought where they would go below.
+
+    Args:
+        shares: Rows of each point as a share of the most, (points,).
+        values: (curves, points).
+
+    Returns:
+        a, b and c of each curve, (curves, 3).
+    """
+    powers = shares[None] ** -EXPONENTS[:, None]  # (exponents, points)
+    mean, middle = values.mean(1)[:, None], powers.mean(1)
+    centred = powers - middle[:, None]
+    slopes = values @ centred.T / np.square(centred).sum(1)
+    offsets = mean - slopes * middle
+    through = values @ powers.T / np.square(powers).sum(1)  # without an offset
+    slopes = np.where(offsets < 0, through, slopes)
+    offsets = np.maximum(offsets, 0)
+    flat = slopes <= 0
+    slopes, offsets = np.where(flat, 0, slopes), np.where(flat, mean, offsets)
+    misses = np.square(slopes[:, :, None] * powers + offsets[:, :, None] - values[:, None]).sum(2)
+    best, each = misses.argmin(1), np.arange(len(values))
+    return np.column_stack([slopes[each, best], EXPONENTS[best], offsets[each, best]])
 
 
 def _rows_for(law: Values, goal: float) -> float:

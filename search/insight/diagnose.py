@@ -9,6 +9,7 @@ from search.insight.advice import Evidence, advise
 from search.insight.data_checks import data_findings
 from search.insight.data_curve import data_curve
 from search.insight.decision import decide, figure, judged
+from search.insight.extra_plan import of_reports, seconds_of
 from search.insight.findings import (
     DataFindings,
     Diagnosis,
@@ -128,7 +129,7 @@ def diagnose(
         warnings=tuple(_warnings(winner, trials, openings, found, data, seeds, stopping, notes)),
         trials=_counts(trials),
         seconds=float((study.result or {}).get("seconds", study.worked)),
-        extra_seconds=float(sum(run.seconds for run in extra_runs)),
+        extra_seconds=seconds_of(of_reports(study, extra_runs), trials),
     )
 
 

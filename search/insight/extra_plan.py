@@ -28,6 +28,9 @@ from trainer.settings import Settings
 SHARE_OF_TIME = 0.2
 """Of the study's own time, which the extra runs of its report may take."""
 
+PLANNED = 0.85
+"""Of the time: the rest is for runs that take longer than the trials did."""
+
 ROW_SHARES = (0.5, 0.25)
 FACTOR = 2
 """So many times the neurons, or the epochs."""
@@ -80,6 +83,11 @@ def workers_of(trials: Sequence[TrialRecord]) -> int:
     return max(1, len({trial.worker for trial in trials if trial.worker}))
 
 
+def of_reports(study: StudyRecord, runs: Sequence[ExtraRun]) -> list[ExtraRun]:
+    """The runs that were made since the study's end: those for its choice of a winner are a part of its own time."""
+    return [run for run in runs if run.at is None or study.ended_at is None or run.at > study.ended_at]
+
+
 def seconds_of(runs: Sequence[ExtraRun], trials: Sequence[TrialRecord]) -> float:
     """What extra runs take on as many workers as the study had: to be held against the study's own seconds."""
     return sum(_share_of(run, workers_of(trials)) for run in runs)
@@ -106,9 +114,9 @@ def plan(
     (seed 1 of each, seed 2 of each, ...), of as many of the best trials as can have `LEAST_SEEDS` each.
 
     Args:
-        known: Runs that are there already; the time that they took counts.
+        known: Runs that are there already.
         winner: The trial that the study has chosen.
-        seconds: As `allowance` gives it; infinite for all of them.
+        seconds: In which all that is planned is to end; infinite for all of it.
         probes: Those that are asked for.
     """
     packing = _packing(trials, dataset)
@@ -116,7 +124,7 @@ def plan(
     chosen = contenders(trials, winner)
     if not chosen:
         return Plan(runs=(), left_out=())
-    budget = Budget(seconds, known, packing.workers)
+    budget = Budget(seconds, packing.workers)
     there = {(run.probe, run.trial, run.amount) for run in known}
     runs, left_out = list[Planned](), list[Planned]()
     for run in _of_winner(chosen[0], spec, pace):
@@ -146,12 +154,11 @@ class Budget:
 
     Args:
         seconds: In which the runs are to end, on so many workers side by side.
-        known: Those that have been.
     """
 
-    def __init__(self, seconds: float, known: Sequence[ExtraRun], workers: int) -> None:
+    def __init__(self, seconds: float, workers: int) -> None:
         self._workers = workers
-        self._left = seconds - sum(_share_of(run, workers) for run in known)
+        self._left = seconds
 
     def take(self, *runs: Planned) -> bool:
         """Sets the time of runs aside, where there is enough left for all of them."""

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.insight.extra_plan import Budget, Planned, allowance, plan, words, workers_of
+from search.insight.extra_plan import (
+    PLANNED,
+    Budget,
+    Planned,
+    allowance,
+    of_reports,
+    plan,
+    seconds_of,
+    words,
+    workers_of,
+)
 from search.packing import Packing
 from search.progress import Progress
 from search.sampler import Stream, derived_seed
@@ -38,7 +48,8 @@ def make_extra_runs(
 
     Args:
         winner: The trial that the study has chosen.
-        thorough: Whatever time it takes; else within `extra_plan.SHARE_OF_TIME` of the study's own.
+        thorough: Whatever time it takes; else within `extra_plan.SHARE_OF_TIME` of the study's own, together with
+            those of earlier reports.
 
     Returns:
         All of the study's extra runs, and what was left out, in words.
@@ -46,9 +57,9 @@ def make_extra_runs(
     Raises:
         InterruptedStudyError: The user wants to stop; what has ended is recorded.
     """
-    limit = math.inf if thorough else allowance(study, trials)
     known, spec, dataset = store.extra_runs(study.id), bench.spec, bench.dataset
-    planned = plan(trials, spec, known, dataset, winner=winner, seconds=limit)
+    left = math.inf if thorough else allowance(study, trials) - seconds_of(of_reports(study, known), trials)
+    planned = plan(trials, spec, known, dataset, winner=winner, seconds=PLANNED * left)
     if planned.runs:
         ended = itertools.count(1)
         metric, total = str(spec.metric or ""), len(planned.runs)
@@ -57,7 +68,7 @@ def make_extra_runs(
             told = Progress(label=study.label, metric=metric, stage=f"{run.name} trained", total=total)
             bench.on_progress(replace(told, complete=next(ended)))
 
-        budget = Budget(limit, known, workers_of(trials))
+        budget = Budget(left, workers_of(trials))
         run_extra(store, study, spec, dataset, bench.pool, planned.runs, budget=budget, on_run=tell)
         known = store.extra_runs(study.id)
     there = {(run.probe, run.trial, run.amount) for run in known}
@@ -91,7 +102,7 @@ def run_extra(
     from search import side_runs  # it imports Ray, which takes seconds
 
     metric, made = Metric(spec.metric or Metric.ERROR), list[ExtraRun]()
-    budget = budget or Budget(math.inf, (), 1)
+    budget = budget or Budget(math.inf, 1)
     for share, group in itertools.groupby(planned, key=lambda run: run.amount if run.probe is Probe.ROWS else 1.0):
         runs = list(group)
         data = subset(dataset, share, derived_seed(spec.seed, Stream.SUBSET))

@@ -272,7 +272,7 @@ class Report:
         splits: Rows of train, validation, test.
         warnings: What a reader must know beside the verdict, the gravest first; `data.warnings` among them.
         seconds: Of the study's work.
-        extra_seconds: Of the extra runs.
+        extra_seconds: Of the extra runs that were made for reports, on as many workers as the study had.
     """
 
     study: str

@@ -18,15 +18,19 @@ from optuna.trial import FrozenTrial, create_trial
 
 from search.dimensions import Choice, Fixed, Range
 from search.insight.parameters import dimension_of
+from search.sampler import quiet_optuna
 from search.spec import StudySpec
 from storage.records import TrialRecord, TrialState
 
 LEAST = 20
 """Trials under which importances would be noise."""
 
-REPETITIONS = 8
-MOST_TRIALS = 1_000
-"""Trials of one repetition."""
+REPETITIONS = 6
+MOST_DRAWN = 400
+"""Trials of one repetition: Optuna copies each of them, which takes a millisecond."""
+
+MOST_LEARNT = 1_000
+"""Trials that the forest learns from, the last ones."""
 
 LEAST_FOR_PAIRS = 50
 PAIRED = 6
@@ -52,11 +56,11 @@ def importances(spec: StudySpec, trials: Sequence[TrialRecord], seed: int) -> di
     usable = _usable(trials)
     if len(usable) < LEAST or len({trial.validation for trial in usable}) < 2:
         return {}
-    frozen = [_frozen(spec, trial) for trial in usable]
+    quiet_optuna()
     random, shares = np.random.default_rng(seed), []
     for _ in range(REPETITIONS):
-        drawn = random.integers(0, len(frozen), min(len(frozen), MOST_TRIALS))
-        shares.append(_shares([frozen[place] for place in drawn]))
+        drawn = random.integers(0, len(usable), min(len(usable), MOST_DRAWN))
+        shares.append(_shares([_frozen(spec, usable[place]) for place in drawn]))
     names = sorted({name for each in shares for name in each})
     table = np.array([[each.get(name, 0.0) for name in names] for each in shares])
     table /= np.maximum(table.sum(axis=1, keepdims=True), 1e-300)
@@ -78,6 +82,7 @@ def _shares(trials: list[FrozenTrial]) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.simplefilter("ignore", UserWarning)  # of samples in which the best tenth is all of them
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study()
         study.add_trials(trials)
         return PedAnovaImportanceEvaluator().evaluate(study)
@@ -121,7 +126,7 @@ def interactions(spec: StudySpec, trials: Sequence[TrialRecord], seed: int) -> t
     """
     from sklearn.ensemble import RandomForestRegressor
 
-    usable = _usable(trials)[-MOST_TRIALS:]
+    usable = _usable(trials)[-MOST_LEARNT:]
     names = [name for name in _shared(usable) if not isinstance(dimension_of(spec, name), Fixed)]
     if len(usable) < LEAST_FOR_PAIRS or len(names) < 2:
         return ()

@@ -39,7 +39,8 @@ def widened(dimension: Range, *, up: bool, limits: tuple[Number, Number], factor
 
     Args:
         limits: What no end is moved past; an end that lies past it already stays.
-        factor: A logarithmic range grows by this factor; another one by half of its width, or to its limit.
+        factor: A logarithmic range grows by this factor; another one by half of its width, or by the factor where that
+            is more.
     """
     if dimension.log:
         by = math.log(factor)
@@ -48,6 +49,8 @@ def widened(dimension: Range, *, up: bool, limits: tuple[Number, Number], factor
         by = max(width(dimension) / 2, float(least))
     end = place(dimension, dimension.high) + by if up else place(dimension, dimension.low) - by
     target = value_at(dimension, end)
+    if not dimension.log:
+        target = max(target, factor * dimension.high) if up else min(target, dimension.low / factor)
     target = min(target, limits[1]) if up else max(target, limits[0])
     moved = _with_end(dimension, upper=up, target=target, steps=ROUND_FLOOR)
     if up:

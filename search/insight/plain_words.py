@@ -52,7 +52,7 @@ VERDICTS = {
     Verdict.OVER_SEARCHED: Words(
         title="The search was lucky",
         meaning="So many networks were compared on the same validation rows that the winner fits those rows better "
-        "than any others. On fresh rows it does clearly worse: believe the test figure, not the validation figure.",
+        "than any others. On fresh rows it does worse: believe the test figure, not the validation figure.",
         term="over-searched",
         tone="pink",
     ),

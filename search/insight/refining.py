@@ -3,8 +3,10 @@
 Nothing changes without a reason, and these are the reasons:
 
 - The best values press against an end of a range or a list: it goes on further there.
+- The trials do better and better towards an end of a range: it goes on further there, and its other end comes half way
+  up to the best of them.
 - The diagnosis advises more or less of something: its range goes on further that way, and its other end comes half way
-  up to the winner's value. Where the best values press against the other end, they are believed and the advice is not.
+  up to the winner's value. Where the trials say the opposite, they are believed and the advice is not.
 - A number matters, enough trials say so, and the best of them have values close together: its range closes in on those.
 
 What the winner has stays in the space, and a value that is fixed stays fixed: its user has decided on it.
@@ -21,9 +23,10 @@ from neurosweep.errors import StudyFileError
 from search.dimensions import Choice, Fixed, Range, number_text, plain
 from search.insight.findings import Advice, Border, Report, Verdict
 from search.insight.moves import Number, drawn_in, extended, place, value_at, widened, width
+from search.insight.trends import trend, usable
 from search.spec import CONV_KEYS, SamplerKind, SpaceSpec, StudySpec
 from search.yaml_writer import inline, yaml_text
-from storage.records import TrialRecord, TrialState
+from storage.records import TrialRecord
 from trainer.settings import Family
 
 LIMITS: dict[str, tuple[Number, Number]] = {
@@ -43,6 +46,9 @@ LIMITS: dict[str, tuple[Number, Number]] = {
 
 FACTOR, FAR = 10.0, 1000.0
 """By how much a logarithmic range is widened at most; and that of the learning rate, where nothing has learnt."""
+
+DOUBLED = ("neurons", "filters", "batch_size")
+"""Counts that are doubled where their range is not logarithmic."""
 
 MATTERS = 0.1
 """From this importance on a range closes in."""
@@ -136,12 +142,12 @@ def _valid(mapping: dict[str, Any]) -> StudySpec:
 
 
 def _space_changes(report: Report, spec: StudySpec, trials: Sequence[TrialRecord]) -> list[Change]:
-    enough = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials) >= ENOUGH
+    ranked = usable(trials)
     changes = []
     for key in SpaceSpec.model_fields:
         if key in LIMITS and (key not in CONV_KEYS or Family.CNN in spec.model):
             before = getattr(spec.space, key)
-            after, reasons = _Evidence(report, key, enough).applied(before)
+            after, reasons = _Evidence(report, key, before, ranked).applied(before)
             if after != before:
                 why = "; ".join(dict.fromkeys(reasons))
                 changes.append(Change(key=f"space.{key}", before=plain(before), after=plain(after), why=why))
@@ -151,7 +157,9 @@ def _space_changes(report: Report, spec: StudySpec, trials: Sequence[TrialRecord
 class _Evidence:
     """What a report says of one key of the space."""
 
-    def __init__(self, report: Report, key: str, enough: bool) -> None:
+    def __init__(
+        self, report: Report, key: str, dimension: Fixed | Choice | Range, ranked: Sequence[TrialRecord]
+    ) -> None:
         self._key = key
         self._limits = LIMITS[key]
         self._borders = {border.end: border for border in report.space.borders if _stem(border.key) == key}
@@ -160,7 +168,8 @@ class _Evidence:
         self._winners = [value for value in found if isinstance(value, int | float)]
         lost = report.diagnosis.verdict is Verdict.NOT_LEARNING and key == "learning_rate"
         self._factor = FAR if lost else FACTOR
-        self._good = self._closing_in(report) if enough else None
+        self._good = self._closing_in(report) if len(ranked) >= ENOUGH else None
+        self._trend = trend(key, dimension, ranked) if isinstance(dimension, Range) else None
 
     def _closing_in(self, report: Report) -> tuple[float, float, float] | None:
         """The importance of the key and the ends of its good values, over all layers; None where it matters little."""
@@ -178,13 +187,13 @@ class _Evidence:
             return dimension, []
         reasons, at_rest = [], []
         for up in (False, True):
-            before, (why, advised) = dimension, self._outwards(up)
+            before, (why, followers) = dimension, self._outwards(up)
             if why is None:
                 at_rest.append(up)
                 continue
             dimension = self._grown(dimension, up)
-            if advised and isinstance(dimension, Range):
-                dimension = self._followed(dimension, up)
+            if followers and isinstance(dimension, Range):
+                dimension = self._followed(dimension, up, followers)
             if dimension != before:
                 reasons.append(why)
         if isinstance(dimension, Range) and self._good is not None:
@@ -196,36 +205,40 @@ class _Evidence:
                 reasons.append(f"{matters}, and the best lie between {ends}")
         return dimension, reasons
 
-    def _outwards(self, up: bool) -> tuple[str | None, bool]:
-        """Why the upper or the lower end is to move outwards, and whether that is for advice."""
+    def _outwards(self, up: bool) -> tuple[str | None, Sequence[Number]]:
+        """Why the upper or the lower end is to move outwards, and the values that the other end is to follow."""
         border = self._borders.get("upper" if up else "lower")
         if border is not None:
-            return _said(border), False
+            return _said(border), ()
         if self._borders:
-            return None, False
+            return None, ()
+        if self._trend is not None:
+            return (self._trend.why, (*self._trend.values, *self._winners)) if self._trend.up is up else (None, ())
         for advice in self._advice:
             if advice.up is up:
-                return f"{advice.change} {advice.why}", True
+                return f"{advice.change} {advice.why}", self._winners
             if advice.up is None:
-                return f"{advice.change} {advice.why}", False
-        return None, False
+                return f"{advice.change} {advice.why}", ()
+        return None, ()
 
     def _grown(self, dimension: Choice | Range, up: bool) -> Choice | Range:
         if isinstance(dimension, Choice):
             return extended(dimension, up=up, limits=self._limits)
         factor = self._factor
-        if factor != FAR:
-            factor = min(max(2.0, (dimension.high / dimension.low) ** 0.5), factor) if dimension.log else factor
+        if dimension.log and factor != FAR:
+            factor = min(max(2.0, (dimension.high / dimension.low) ** 0.5), factor)
+        elif not dimension.log:
+            factor = 2.0 if self._key in DOUBLED else 1.0
         return widened(dimension, up=up, limits=self._limits, factor=factor)
 
-    def _followed(self, dimension: Range, up: bool) -> Range:
-        """The end that is left behind comes half way up to the winner's value."""
-        inside = [value for value in self._winners if dimension.low <= value <= dimension.high]
+    def _followed(self, dimension: Range, up: bool, values: Sequence[Number]) -> Range:
+        """The end that is left behind comes half way up to the nearest of these values."""
+        inside = [value for value in values if dimension.low <= value <= dimension.high]
         if not inside:
             return dimension
-        winner = place(dimension, min(inside) if up else max(inside))
+        nearest = place(dimension, min(inside) if up else max(inside))
         end = place(dimension, dimension.low if up else dimension.high)
-        return drawn_in(dimension, upper=not up, target=value_at(dimension, (end + winner) / 2))
+        return drawn_in(dimension, upper=not up, target=value_at(dimension, (end + nearest) / 2))
 
     def _closed_in(self, dimension: Range, ends: Sequence[bool], low: float, high: float) -> Range:
         """The range with its upper (True) or its lower end close to the best values."""

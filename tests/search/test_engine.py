@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
+from neurosweep.errors import BadInputError
 from search import engine
 from search import lease as lease_module
-from search.engine import Session
+from search.engine import Session, workbench
 from search.placement import Node, WorkerShape
 from search.places import Places
 from search.progress import Progress
@@ -51,7 +53,14 @@ class NoPublisher:
 
     def __init__(self, places: Places) -> None:
         self.gone = False
+        self.drains: list[int] = []
         self.made.append(self)
+
+    def order_drain(self, study_id: int) -> None:
+        self.drains.append(study_id)
+
+    def drained(self, stop: threading.Event) -> str | None:
+        return None
 
     def ended(self) -> bool:
         return self.gone
@@ -178,3 +187,35 @@ def test_a_stop_while_the_data_are_read_starts_no_trial(job: Job) -> None:
     job.on_progress = lambda progress: job.stop.set()
     job.work()
     assert (job.state, job.states()) == (StudyState.STOPPED, [])
+
+
+def test_a_workbench_has_the_studys_data_and_starts_workers_when_they_are_wanted(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.work()
+    started = []
+
+    def start(address: str | None) -> OnePlace:
+        started.append(address)
+        return job.pool
+
+    monkeypatch.setattr("search.pool.Pool.start", start)
+    study, stages = job.store.study(job.id), list[str]()
+    with workbench(job.store, study, job.places, lambda progress: stages.append(progress.stage), job.stop) as bench:
+        assert started == []
+        assert (bench.dataset.split_hash, bench.spec.metric, bench.spec.task) == (
+            *(study.split_hash, "log_loss", "classification"),
+        )
+        assert bench.pool is bench.pool is job.pool
+    assert started == [None]
+    assert stages == ["reading data", "publishing to MLflow"]
+    publisher = NoPublisher.made[-1]
+    assert (publisher.drains, publisher.gone) == ([job.id], True)
+
+
+def test_a_workbench_refuses_data_that_have_changed(job: Job) -> None:
+    job.work()
+    study = replace(job.store.study(job.id), split_hash="0" * 64)
+    with pytest.raises(BadInputError, match="not those"):
+        workbench(job.store, study, job.places, lambda progress: None, job.stop).__enter__()
+    assert NoPublisher.made[-1].gone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 
 from neurosweep.errors import BadInputError
@@ -47,14 +48,16 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecasts, "_features", lambda *_: (0.0, 0.0, EPOCH))
 
 
-def foretold(pruner: str = "none", audit: float = 0.0, space: Any = None, workers: Any = 1, **budget: Any) -> Forecast:
+def foretold(pruner: str = "none", *, workers: int = 1, changes: Any = None, **budget: Any) -> Forecast:
     mapping = {
         "name": "s",
         "data": {"source": "iris"},
-        "space": space or FIXED,
-        "search": {"pruner": pruner, "audit": audit},
+        "metric": "log_loss",
+        "space": FIXED,
+        "search": {"sampler": "random", "pruner": pruner, "audit": 0.0},
         "budget": {"trials": 20, "epochs": 27, **budget},
         "workers": {"count": workers},
+        **(changes or {}),
     }
     spec, dataset = read_data(StudySpec.from_mapping(mapping))
     draws = preview(spec, dataset.input_shape, dataset.outputs, len(dataset.train)).draws[:50]
@@ -86,8 +89,17 @@ def test_successive_halving_trains_a_ninth_of_the_epochs_and_the_audit_adds_its_
     # adds what it would have been spared.
     halved = foretold("asha", trials=300).epochs
     assert 2.5 < halved < 4
-    assert foretold("asha", trials=300, audit=1.0).epochs == 27
-    assert halved + 0.5 < foretold("asha", trials=300, audit=0.05).epochs < halved + 2
+    everything, some = ({"search": {"sampler": "random", "pruner": "asha", "audit": share}} for share in (1.0, 0.05))
+    assert foretold(trials=300, changes=everything).epochs == 27
+    assert halved + 0.5 < foretold(trials=300, changes=some).epochs < halved + 2
+
+
+@pytest.mark.usefixtures("measured")
+def test_more_trials_go_on_where_the_sampler_learns_or_many_are_equally_good() -> None:
+    search = {"sampler": "random", "pruner": "asha", "audit": 0.0}
+    usual = foretold(trials=300, changes={"search": search}).epochs
+    assert foretold(trials=300, changes={"search": {**search, "sampler": "tpe"}}).epochs > usual
+    assert foretold(trials=300, changes={"search": search, "metric": "error"}).epochs > usual  # of 22 rows
 
 
 @pytest.mark.usefixtures("measured")
@@ -120,8 +132,16 @@ def test_a_few_trials_are_really_trained_and_their_epochs_cost_something(
     pruner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forecasts, "MEASURED_SECONDS", 0.2)
-    found = foretold(pruner, space={"layers": [1, 2], "neurons": {"low": 4, "high": 32}}, audit=0.05)
+    found = foretold(pruner, changes={"space": {"layers": [1, 2], "neurons": {"low": 4, "high": 32}}})
     assert found.measured >= 5
     assert IMPORTS * IMPORT_SECONDS < found.seconds.value < 1e5
     assert found.seconds.low <= found.seconds.value <= found.seconds.high
     assert 1 <= found.epochs <= 27
+
+
+def test_rates_are_found_again_and_keep_their_proportion_where_nothing_is_said_of_them() -> None:
+    rates = np.array([4e-10, 3e-11, 5e-4])
+    features = np.random.default_rng(0).uniform(0.1, 1, (5000, 3)) * [1e9, 1e10, 1e3]
+    assert forecasts._rates(features, features @ rates) == pytest.approx(rates, rel=0.05)
+    slow = np.array([[0.0, 0.0, 1e3]])  # one pack, of calls alone: ten times as slow as the reference
+    assert forecasts._rates(slow, slow @ (10 * forecasts.REFERENCE)) == pytest.approx(10 * forecasts.REFERENCE)

@@ -39,6 +39,7 @@ def test_it_shows_every_key_and_comments_out_what_has_no_default() -> None:
         "minutes",
         "stop_when",
         "champion",
+        "start_from",
     } <= comments
 
 

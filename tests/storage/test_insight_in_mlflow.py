@@ -201,18 +201,19 @@ def test_rounds_form_one_tree(store: Store, fresh_tracking: str, home: Path) -> 
         assert compare_mlflow(store, client, study) == []
 
 
-def test_the_winner_of_a_sealed_study_is_registered_without_a_test_figure(
-    store: Store, fresh_tracking: str, home: Path, network: Path
+def test_a_sealed_study_ends_without_a_test_figure_and_without_a_model(
+    store: Store, fresh_tracking: str, home: Path
 ) -> None:
-    claim = small_study.start(store, small_study.submit(store, "sealed"))
+    new = NewStudy(name="sealed", spec=small_study.spec("sealed"), text="", trials=4, round=1, sealed=True)
+    claim = small_study.start(store, store.submit(new))
     for number in range(4):
         small_study.end_trial(store, claim, number)
     result = small_study.result_of("sealed", 3)
     result["best"] |= {"test": None, "test_interval": None}
     small_study.finish(store, claim, winner=3, result=result)
-    small_study.write_champion(home / "studies" / claim.study.uid / "champion", network)
     publish(store, fresh_tracking, home)
     client = MlflowClient(fresh_tracking)
-    (version,) = client.search_model_versions("name = 'sealed'")
-    assert version.description == "Trial 3 of sealed: validation error 0.02"
-    assert not [name for name in runs_of(client, "sealed")["sealed"].data.metrics if name.startswith("test_")]
+    parent = runs_of(client, "sealed")["sealed"]
+    assert (parent.info.status, parent.data.metrics["best_validation_error"]) == ("FINISHED", 0.02)
+    assert not [name for name in parent.data.metrics if name.startswith("test_")]
+    assert client.search_registered_models("name = 'sealed'") == []

@@ -91,7 +91,7 @@ const watcher = new IntersectionObserver(
     }
     later();
   },
-  { rootMargin: "150px" },
+  { rootMargin: "60px" },
 );
 
 function addPicture(place, drawing, { height = 0, follows = true } = {}) {

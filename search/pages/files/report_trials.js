@@ -3,11 +3,11 @@
 
 const BEST = 40; // lines that stand out among many
 const FEW = 400; // lines that a canvas strokes quickly enough; more are drawn pixel by pixel
-const BUDGET = 25; // milliseconds of one frame for lines; what is left is drawn in the next ones, the best come first
+const BUDGET = 20; // milliseconds of one frame for lines; what is left is drawn in the next ones, the best come first
 
 const jobs = new WeakMap();
 
-// Draws `length` lines, a frame's worth at a time: `one(at)` for each, `paint()` after each frame.
+// Draws `length` lines, a frame's worth at a time: `one(at)` for each, `paint(all)` after each frame.
 function inFrames(place, length, one, paint, done = () => {}) {
   const job = {};
   jobs.set(place, job);
@@ -18,7 +18,7 @@ function inFrames(place, length, one, paint, done = () => {}) {
     while (next < length && performance.now() < end) {
       for (const stop = Math.min(next + 200, length); next < stop; next++) one(next);
     }
-    paint();
+    paint(next >= length);
     if (next < length) requestAnimationFrame(step);
     else done();
   };
@@ -133,10 +133,10 @@ function drawParallel(place, room) {
     const gap = pieces.gap[at];
     pixels.line(parallel.xs[gap], pieces.from[at], parallel.xs[gap + 1], pieces.to[at], pieces.sum[at] / pieces.times[at], pieces.times[at]);
   };
-  const paint = () => {
+  const paint = (all) => {
     const pen = start();
     pixels.paint(pen, 0, 0, colours, 90);
-    stroke(pen, items.subarray(0, BEST), 0.9);
+    if (all) stroke(pen, items.subarray(0, BEST), 0.9);
     finish(pen);
   };
   inFrames(place, pieces.length, one, paint, () => {

@@ -118,7 +118,7 @@ function chanceBar(answers, answer, best) {
 }
 
 function showValue(answer) {
-  byId("verdict").replaceChildren(`${model.target.name}: `, make("strong", {}, figure(answer)), truthWords());
+  byId("verdict").replaceChildren(`${model.target.name}: `, make("strong", {}, answerName(model, answer)), truthWords());
   const marks = [{ value: data.rows.truth[state.index], kind: "true" }];
   if (isChanged()) marks.push({ value: state.before[0], kind: "before" });
   marks.push({ value: answer, kind: "answer" });
@@ -145,7 +145,9 @@ function showCurves() {
   const column = model.columns[state.chosen];
   const values = valuesOf(state.chosen);
   const mine = values.map((value) => answersTo(model, withValue(state.row, state.chosen, value))[state.answer]);
-  const shared = { column, values, mine, current: state.row[state.chosen], answer: answersTo(model, state.row)[state.answer], isChance };
+  const answer = answersTo(model, state.row)[state.answer];
+  const least = isChance ? 0.1 : model.target.std / 10;
+  const shared = { column, values, mine, current: state.row[state.chosen], answer, isChance, least };
   const what = isChance ? `chance of ${model.classes[state.answer]}` : model.target.name;
   byId("curve-title").textContent = `${what}, if only ${column.name} changed`;
   showPlot(byId("curve"), dependencePlot({ ...shared, mean: [], lines: [], height: 190 }), `${what} by ${column.name}, this row`);

@@ -3,6 +3,12 @@
 
 const FIRST_COLUMNS = 15;
 
+// Three digits, with an exponent where that is shorter.
+function brief(value) {
+  const plain = String(Number(value.toPrecision(3)));
+  return plain.length > 8 ? value.toExponential(2) : plain;
+}
+
 // A bar for each column from zero to its importance, with its interval; a click chooses the column.
 function buildImportances(list, more, columns, order, choose) {
   const spans = columns.flatMap((column) => column.importance);
@@ -24,7 +30,7 @@ function buildImportances(list, more, columns, order, choose) {
       { type: "button", "data-column": index, title: `between ${figure(from)} and ${figure(to)}`, onclick: () => choose(index) },
       make("span", { class: "name" }, name),
       make("span", { class: "track" }, bar, zero, whisker),
-      make("span", { class: "value" }, String(Number(value.toPrecision(3)))),
+      make("span", { class: "value" }, brief(value)),
     );
   });
   const show = (count) => {

@@ -45,9 +45,11 @@ function percent(share) {
   return `${(100 * share).toFixed(1)} %`;
 }
 
-// An answer in words: a class's name, or a number.
+// An answer in words: a class's name, or a number to a hundredth of the target's spread.
 function answerName(model, answer) {
-  return model.classes.length ? model.classes[answer] : figure(answer);
+  if (model.classes.length) return model.classes[answer];
+  const step = 10 ** (Math.floor(Math.log10(model.target.std)) - 2);
+  return String(Number((Math.round(answer / step) * step).toPrecision(12)));
 }
 
 // A raw value in words; whole numbers, years and keys among them, keep all digits.

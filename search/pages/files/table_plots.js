@@ -1,7 +1,12 @@
 "use strict";
 // Plots: how the answer moves with a column, and where an answer lies among the targets.
 
-const MARGIN = { left: 52, right: 12, top: 10 };
+const MARGIN = { right: 12, top: 10 };
+
+// Room for the letters on the left.
+function leftOf(labels) {
+  return 16 + 7.2 * Math.max(...labels.map((label) => label.length));
+}
 
 // Round numbers that cover a range, about five of them.
 function ticksOf(low, high) {
@@ -11,6 +16,14 @@ function ticksOf(low, high) {
   const found = [];
   for (let k = Math.ceil(low / step); k * step <= high + step / 1e6; k++) found.push(Number((k * step).toPrecision(12)));
   return found;
+}
+
+// Those of the ticks whose labels don't run into each other; `x` says where each one is.
+function apart(ticks, x) {
+  if (ticks.length < 2) return ticks;
+  const widest = 12 + 7.2 * Math.max(...ticks.map((tick) => String(tick).length));
+  const every = Math.ceil(widest / (x(ticks[1]) - x(ticks[0])));
+  return ticks.filter((_, i) => i % every === 0);
 }
 
 function linear([low, high], [from, to]) {
@@ -53,28 +66,31 @@ function columnScale(column, values, current, [from, to]) {
 }
 
 // Args: `mean` and `mine` one number for each value, `lines` such lists; `current` is the row's own value and `answer`
-// what it leads to. Lists may be empty.
-function dependencePlot({ column, values, mean, lines, mine, current, answer, height, isChance }) {
+// what it leads to; `least` is the least difference of answers that fills the picture. Lists may be empty.
+function dependencePlot({ column, values, mean, lines, mine, current, answer, height, isChance, least }) {
   return (width) => {
-    const scale = columnScale(column, values, current, [MARGIN.left, width - MARGIN.right]);
+    const range = rangeOf([...mean, ...lines.flat(), ...mine, answer], least);
+    if (isChance) [range[0], range[1]] = [Math.max(0, range[0]), Math.min(1, range[1])];
+    const ticks = ticksOf(...range);
+    const labels = ticks.map((tick) => (isChance ? `${Math.round(1000 * tick) / 10} %` : String(tick)));
+    const left = leftOf(labels);
+    const scale = columnScale(column, values, current, [left, width - MARGIN.right]);
     const names = scale.named.map(valueName);
     const slanted = names.some((name) => name.length * 7 > scale.width);
     const foot = slanted ? 78 : 34;
     const bottom = height - foot;
-    const range = rangeOf([...mean, ...lines.flat(), ...mine, answer], isChance ? 0.1 : 0);
-    if (isChance) [range[0], range[1]] = [Math.max(0, range[0]), Math.min(1, range[1])];
     const y = linear(range, [bottom, MARGIN.top]);
     const at = (list) => list.map((value) => (value === null ? null : y(value)));
     const svg = draw("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, role: "img" });
-    for (const tick of ticksOf(...range)) {
+    ticks.forEach((tick, i) => {
       svg.append(
-        draw("line", { class: "axis", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(tick), y2: y(tick) }),
-        draw("text", { class: "soft", x: MARGIN.left - 6, y: y(tick) + 4, "text-anchor": "end" }, isChance ? `${Math.round(1000 * tick) / 10} %` : figure(tick)),
+        draw("line", { class: "axis", x1: left, x2: width - MARGIN.right, y1: y(tick), y2: y(tick) }),
+        draw("text", { class: "soft", x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, labels[i]),
       );
-    }
+    });
     if (scale.numbers.length) {
-      for (const tick of ticksOf(...scale.range)) {
-        svg.append(draw("text", { class: "soft", x: scale.x(tick), y: bottom + 20, "text-anchor": "middle" }, valueName(tick)));
+      for (const tick of apart(ticksOf(...scale.range), scale.x)) {
+        svg.append(draw("text", { class: "soft", x: scale.x(tick), y: bottom + 20, "text-anchor": "middle" }, String(tick)));
       }
       for (const decile of column.deciles) {
         if (decile < scale.range[0] || decile > scale.range[1]) continue;
@@ -123,8 +139,8 @@ function targetPlot({ counts, low, high }, marks) {
       svg.append(draw("rect", { class: "histogram", x: from, y: bottom - tall, width: Math.max(to - from - 1, 0.5), height: tall }));
     });
     svg.append(draw("line", { class: "axis", x1: 14, x2: width - 14, y1: bottom, y2: bottom }));
-    for (const tick of ticksOf(...range)) {
-      svg.append(draw("text", { class: "soft", x: x(tick), y: height - 8, "text-anchor": "middle" }, valueName(tick)));
+    for (const tick of apart(ticksOf(...range), x)) {
+      svg.append(draw("text", { class: "soft", x: x(tick), y: height - 8, "text-anchor": "middle" }, String(tick)));
     }
     for (const { value, kind } of marks) {
       svg.append(draw("line", { class: kind, x1: x(value), x2: x(value), y1: 8, y2: bottom }));
@@ -138,19 +154,23 @@ function scatterPlot(truth, answers, chosen, open) {
   return (width) => {
     const height = Math.min(width, 460);
     const range = rangeOf([...truth, ...answers]);
-    const [x, y] = [linear(range, [MARGIN.left + 8, width - MARGIN.right]), linear(range, [height - 44, MARGIN.top])];
+    const ticks = ticksOf(...range);
+    const left = leftOf(ticks.map(String));
+    const [x, y] = [linear(range, [left, width - MARGIN.right]), linear(range, [height - 44, MARGIN.top])];
     const svg = draw("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, role: "img" });
-    for (const tick of ticksOf(...range)) {
+    for (const tick of ticks) {
       svg.append(
         draw("line", { class: "axis", x1: x(range[0]), x2: x(range[1]), y1: y(tick), y2: y(tick) }),
-        draw("text", { class: "soft", x: MARGIN.left, y: y(tick) + 4, "text-anchor": "end" }, figure(tick)),
-        draw("text", { class: "soft", x: x(tick), y: height - 24, "text-anchor": "middle" }, figure(tick)),
+        draw("text", { class: "soft", x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, String(tick)),
       );
+    }
+    for (const tick of apart(ticks, x)) {
+      svg.append(draw("text", { class: "soft", x: x(tick), y: height - 24, "text-anchor": "middle" }, String(tick)));
     }
     svg.append(
       draw("line", { class: "ideal", x1: x(range[0]), y1: y(range[0]), x2: x(range[1]), y2: y(range[1]) }),
-      draw("text", { class: "soft", x: (width + MARGIN.left) / 2, y: height - 6, "text-anchor": "middle" }, "true"),
-      draw("text", { class: "soft", x: MARGIN.left + 12, y: MARGIN.top + 8 }, "↑ answered"),
+      draw("text", { class: "soft", x: (width + left) / 2, y: height - 6, "text-anchor": "middle" }, "true"),
+      draw("text", { class: "soft", x: left + 6, y: MARGIN.top + 8 }, "↑ answered"),
     );
     truth.forEach((value, i) => {
       const point = draw("circle", { class: i === chosen ? "point chosen" : "point", cx: x(value), cy: y(answers[i]), r: i === chosen ? 7 : 4.5 });

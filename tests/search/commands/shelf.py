@@ -78,7 +78,9 @@ class Shelf:
         self.store.record(claim, Batch(proposed=proposed, assigned=dict.fromkeys(range(3), "worker-1")))
         states = (TrialState.PRUNED, TrialState.COMPLETE, TrialState.RUNNING)
         ended = tuple(
-            _ended(number, TrialState.FAILED if error else state, error, start + timedelta(seconds=10 * (number + 1)))
+            ended_trial(
+                number, TrialState.FAILED if error else state, error, start + timedelta(seconds=10 * (number + 1))
+            )
             for number, (state, error) in enumerate(zip(states, errors, strict=True))
             if error or state is not TrialState.RUNNING
         )
@@ -87,7 +89,7 @@ class Shelf:
 
     def finished(self, name: str = "digits", tracking: str = "sqlite:///mlflow.db") -> StudyRecord:
         claim = self.running(name)
-        self.store.record(claim, Batch(ended=(_ended(2, TrialState.COMPLETE, None, datetime.now(UTC)),)))
+        self.store.record(claim, Batch(ended=(ended_trial(2, TrialState.COMPLETE, None, datetime.now(UTC)),)))
         self.store.finish(claim, StudyState.FINISHED, result=result(claim.study, tracking))
         return self.store.find(claim.study.label)
 
@@ -142,7 +144,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", **more}
 
 
-def _ended(number: int, state: TrialState, error: str | None, at: datetime) -> EndedTrial:
+def ended_trial(number: int, state: TrialState, error: str | None, at: datetime) -> EndedTrial:
     good = state is not TrialState.FAILED
     return EndedTrial(
         number=number,

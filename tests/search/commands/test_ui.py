@@ -38,11 +38,11 @@ def test_the_next_free_port_is_taken_where_the_first_is_not_free() -> None:
         assert ui.free_port("127.0.0.1", taken, tries=20) in range(taken + 1, taken + 20)
 
 
-def test_the_ui_answers_at_the_printed_address_until_control_c(folder: Path) -> None:
+def test_the_ui_and_the_dashboard_answer_at_the_printed_addresses_until_control_c(folder: Path) -> None:
     with taken_port() as other:
         port = other.getsockname()[1]
     serving = subprocess.Popen(
-        [sys.executable, "-m", "neurosweep", "ui", "--port", str(port), "--json"],
+        [sys.executable, "-m", "neurosweep", "ui", "--port", str(port), "--dashboard", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -52,13 +52,17 @@ def test_the_ui_answers_at_the_printed_address_until_control_c(folder: Path) -> 
     try:
         assert serving.stdout is not None
         document = "".join(iter(serving.stdout.readline, "}\n")) + "}"
-        address = json.loads(document)["address"]
-        assert address == f"http://127.0.0.1:{port}"
-        with urllib.request.urlopen(f"{address}/health", timeout=10) as reply:
-            assert reply.status == 200
+        told = json.loads(document)
+        assert told["address"] == f"http://127.0.0.1:{port}"
+        assert told["report"] is None
+        for page in (f"{told['address']}/health", f"{told['dashboard']}/api/studies"):
+            with urllib.request.urlopen(page, timeout=10) as reply:
+                assert reply.status == 200
         processes = subprocess.run(["ps", "-ww", "-ef"], capture_output=True, text=True, check=True).stdout
         ours = [line for line in processes.splitlines() if f"--port {port}" in line]
-        assert ours and not [line for line in ours if "mlflow.db" in line]  # an address may hold a password
+        assert ours and not [
+            line for line in processes.splitlines() if f"{folder}/.neurosweep" in line
+        ]  # or its password
     finally:
         serving.send_signal(signal.SIGINT)
         _, err = serving.communicate(timeout=30)
@@ -96,3 +100,24 @@ def test_a_study_that_mlflow_does_not_know_has_no_page(shelf: Shelf, call: Call)
     assert (ended.status, ended.out) == (2, "")
     assert "MLflow has not been told of digits yet" in ended.err
     assert call("ui", "digts", "--tracking", "http://mlflow.example.org").status == 4
+
+
+def test_a_studys_report_is_named_once_it_is_written(shelf: Shelf, call: Call, folder: Path) -> None:
+    told_mlflow(shelf)
+    ended = call("ui", "digits", "--tracking", "http://mlflow.example.org")
+    assert "digits has no report yet: neurosweep report digits" in ended.err
+    page = folder / ".neurosweep" / "studies" / shelf.store.find("digits").uid / "pages" / "report.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("<p>", encoding="utf-8")
+    document = call("ui", "digits", "--tracking", "http://mlflow.example.org", "--json").document
+    address = "http://mlflow.example.org/#/experiments/7/runs/abc/artifacts/pages/report.html"
+    assert document["report"] == {"file": str(page), "address": address}
+
+
+def test_a_dashboard_that_is_not_installed_is_an_error_with_its_remedy(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    ended = call("ui", "--dashboard")
+    assert (ended.status, ended.out) == (2, "")
+    assert "pip install optuna-dashboard" in ended.err

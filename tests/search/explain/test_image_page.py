@@ -414,7 +414,9 @@ def test_it_is_used_by_touch_on_a_phones_width(browser: Browser, written: Writte
     page.locator("#clear").tap()
     page.locator("#pad").tap()
     until(page, "viewer.pixels[4 * 8 + 4] > 0")
-    page.locator("#maps-conv2 .map").nth(1).tap()
+    box = page.locator("#maps-conv2 .map").nth(1).bounding_box()
+    assert box is not None
+    page.locator("#maps-conv2 .map").nth(1).tap(position={"x": 0.6 * box["width"], "y": 0.6 * box["height"]})
     expect(page.locator("#neuron-name")).to_have_text("conv2, map 2, row 3, column 3")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.context.wrong == []  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,7 +21,7 @@ from search.spec import StudySpec
 from storage.records import EpochRow, StudyRecord, StudyState, TrialRecord, TrialState
 from trainer.data.dataset import Dataset, Preprocessing, Split, Task
 from trainer.settings import Settings
-from trainer.work import Metric, Outcome, SegmentResult, TrialWork
+from trainer.work import Metric, Outcome, SegmentResult, TestResult, TrialWork
 from trainer.worker import Trainer
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -111,6 +111,17 @@ class Studied:
         assert self.spec.metric is not None
         return self.spec.metric
 
+    def outputs(self, trial: int, split: Split) -> TestResult:
+        """What a trial's network says on a split."""
+        weights, settings = self.results[trial].weights, Settings.from_json(self.trials[trial].settings)
+        assert weights is not None
+        return self.trainer.test(settings, weights, self.metric, split)
+
+    def wrong(self, trial: int, split: Split) -> Numbers:
+        """Which rows it gets wrong."""
+        result = self.outputs(trial, split)
+        return np.asarray(result.outputs.argmax(1) != result.truth)
+
 
 def studied(dataset: Dataset, spec: StudySpec) -> Studied:
     """All trials of random settings, trained to their end."""
@@ -138,7 +149,9 @@ def studied(dataset: Dataset, spec: StudySpec) -> Studied:
         for work, proposal, result in zip(works, proposals, results, strict=True)
     ]
     rows = [
-        EpochRow(trial=result.trial, at=START, **dataclasses.asdict(epoch)) for result in results for epoch in result.epochs
+        EpochRow(trial=result.trial, at=START, **dataclasses.asdict(epoch))
+        for result in results
+        for epoch in result.epochs
     ]
     return Studied(spec, dataset, trials, rows, trainer, {result.trial: result for result in results})
 
@@ -238,13 +251,6 @@ def _run(
 def diagnosed(study: Studied, runs: Sequence[ExtraRun] | None = None, **changes: Any) -> Report:
     """The report on a study, with its extra runs and the test split open."""
     winner, data = study.winner, study.dataset
-    weights = study.results[winner.number].weights
-    assert weights is not None
-    settings = Settings.from_json(winner.settings)
-
-    def outputs(split: Split) -> Any:
-        return study.trainer.test(settings, weights, study.metric, split)
-
     ended = START + timedelta(hours=1)
     given: dict[str, Any] = {
         "study": study_record(study.spec, len(study.trials)),
@@ -252,9 +258,9 @@ def diagnosed(study: Studied, runs: Sequence[ExtraRun] | None = None, **changes:
         "trials": study.trials,
         "epochs": study.epochs,
         "dataset": data,
-        "train": outputs(data.train),
-        "validation": outputs(data.validation),
-        "test": outputs(data.test),
+        "train": study.outputs(winner.number, data.train),
+        "validation": study.outputs(winner.number, data.validation),
+        "test": study.outputs(winner.number, data.test),
         "extra_runs": extra_runs(study) if runs is None else runs,
         "openings": (Opening(at=ended, trial=winner.number, reason="the winner"),),
         "not_run": (),
@@ -313,6 +319,3 @@ def curved(rows: int, *, features: int, noise: float, seed: int) -> tuple[Number
     weights = random.normal(size=(features, 3))
     values = np.tanh(inputs @ weights / math.sqrt(features)).sum(1)
     return inputs, 50 + 10 * (values / values.std() + noise * random.normal(size=rows))
-
-
-Case = Callable[[int], Report]

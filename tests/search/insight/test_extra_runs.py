@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from neurosweep.errors import InterruptedStudyError
-from search.insight.extra_plan import Budget, Planned, plan, seconds_of, workers_of
+from search.insight.extra_plan import Budget, Planned, of_reports, plan, seconds_of, workers_of
 from search.insight.extra_runs import make_extra_runs, run_extra, subset
 from search.progress import Progress
 from storage.records import ExtraRun, Probe, StudyState
@@ -133,11 +134,36 @@ def test_without_time_nothing_is_trained_and_no_worker_is_wanted(bench: Bench, m
     assert all("`neurosweep report iris --thorough`" in line for line in left_out)
 
 
+@pytest.mark.parametrize("counts", [True, False])
+def test_what_an_earlier_report_took_counts_and_what_the_study_itself_took_does_not(counts: bool, bench: Bench) -> None:
+    study = bench.study.store.study(bench.study.id)
+    assert study.ended_at is not None
+    (run, *_) = bench.planned(probes=[Probe.SEED])
+    made = ExtraRun(
+        probe=run.probe,
+        trial=run.trial,
+        amount=run.amount,
+        settings=run.settings.to_json(),
+        seed=run.seed,
+        train=0.1,
+        validation=0.1,
+        rows=105,
+        epochs=3,
+        seconds=1000.0,
+        weights=9,
+        at=study.ended_at + timedelta(seconds=1 if counts else -1),
+    )
+    bench.study.store.record_extra_runs(study.id, [made])
+    runs, left_out = bench.make()
+    assert (len(runs) == 1, bool(left_out)) == (counts, counts)
+    assert seconds_of(of_reports(study, [made]), bench.study.trials()) == (500 if counts else 0)
+
+
 def test_runs_that_take_longer_than_planned_leave_the_last_ones_out(bench: Bench) -> None:
     planned = tuple(replace(run, seconds=1.0) for run in bench.planned(probes=[Probe.SEED]))
     slow = 10.0
     bench.pool.change = lambda work, result: replace(result, seconds=slow)
-    budget = Budget(20.0, (), 2)  # on two workers: 40 s of training, for which 15 s are planned
+    budget = Budget(20.0, 2)  # on two workers: 40 s of training, for which 15 s are planned
     made = bench.run(planned, budget=budget)
     assert 4 <= len(made) < len(planned)
     assert {run.trial for run in made[:3]} == {0, 1, 2}

@@ -6,6 +6,7 @@ studies and twenty healthy ones, and wants nineteen of the ill named.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 
 from search.insight.findings import Report, Verdict
 from tests.search.insight.planted import clouds, curved, diagnosed, rings, spec_of, studied, table
+from trainer.data.dataset import Split
 
 FULL = int(os.environ.get("NEUROSWEEP_PLANTED", "0"))
 
@@ -30,9 +32,10 @@ def warned(report: Report, words: str) -> bool:
 
 
 def too_small(seed: int) -> bool:
-    inputs, targets = rings(1800, classes=3, seed=seed)
-    data = table(inputs, targets, (1000, 400, 400), classes=3)
-    report = diagnosed(studied(data, spec_of(data, {"neurons": 2 + seed % 2}, epochs=30, trials=8, seed=seed)))
+    classes = 3 + seed % 2
+    inputs, targets = rings(1800, classes=classes, seed=seed)
+    data = table(inputs, targets, (1000, 400, 400), classes=classes)
+    report = diagnosed(studied(data, spec_of(data, {"neurons": 2}, epochs=30, trials=8, seed=seed)))
     return report.diagnosis.verdict is Verdict.UNDERFITTING and advised(report, "space.neurons", True)
 
 
@@ -101,17 +104,23 @@ def tiny_validation(seed: int) -> bool:
 
 
 def searched_to_death(seed: int) -> bool:
-    """Hardly trained networks, which differ a lot, are compared on a few rows until one looks good by luck."""
-    inputs, targets = clouds(2200, classes=2, features=20, apart=2, seed=seed)
-    data = table(inputs, targets, (150, 50, 2000), classes=2)
-    space = {
-        "neurons": {"low": 2, "high": 64, "log": True},
-        "learning_rate": {"low": 0.0003, "high": 0.03, "log": True},
-        "activation": ["relu", "tanh", "sigmoid"],
-        "batch_norm": [True, False],
-    }
-    report = diagnosed(studied(data, spec_of(data, space, epochs=2, trials=300, seed=seed)), ())
-    return report.diagnosis.verdict is Verdict.OVER_SEARCHED
+    """Sixty noisy validation rows, dealt out anew three hundred times until some trial looks good on them by luck."""
+    inputs, targets = clouds(3500, classes=2, features=10, apart=1.5, seed=seed)
+    random = np.random.default_rng(seed)
+    targets = np.where(random.random(len(targets)) < 0.2, 1 - targets, targets)
+    data = table(inputs, targets, (500, 1500, 1500), classes=2)
+    space = {"neurons": {"low": 2, "high": 8}, "learning_rate": {"low": 0.003, "high": 0.03, "log": True}}
+    study = studied(data, spec_of(data, space, epochs=2, trials=30, seed=seed))
+    pool, wrong = data.validation, np.array([study.wrong(trial.number, data.validation) for trial in study.trials])
+    dealings = [np.sort(random.choice(len(pool), 60, replace=False)) for _ in range(300)]
+    dealt = min(dealings, key=lambda rows: wrong[:, rows].mean(axis=1).min())
+    study.dataset = dataclasses.replace(
+        data, validation=Split(inputs=pool.inputs[dealt], targets=pool.targets[dealt], rows=pool.rows[dealt])
+    )
+    study.trials = [
+        dataclasses.replace(trial, validation=float(wrong[at, dealt].mean())) for at, trial in enumerate(study.trials)
+    ]
+    return diagnosed(study, ()).diagnosis.verdict is Verdict.OVER_SEARCHED
 
 
 def healthy(seed: int) -> tuple[bool, str]:

@@ -14,6 +14,7 @@ from search.insight.findings import Advice, Border, Report, Verdict
 from search.insight.refining import ENOUGH, LIMITS, Change, Refined, refine, refined_text
 from search.spec import CONV_KEYS, StudySpec
 from search.study_file import parse_study
+from storage.records import TrialState
 from tests.search.insight.made_reports import made_report, pressed, trials
 from tests.search.test_study_file_properties import SPACES
 from trainer.settings import Family
@@ -60,7 +61,7 @@ def test_values_that_press_against_an_end_move_it_outwards_and_only_it() -> None
         (
             {"neurons": {"low": 8, "high": 40, "step": 8}},
             pressed("neurons_1", "upper", 40),
-            {"low": 8, "high": 56, "step": 8},
+            {"low": 8, "high": 80, "step": 8},
         ),
         ({"batch_size": [32, 64, 128]}, pressed("batch_size", "upper", 128), [32, 64, 128, 256]),
         ({"batch_size": [32, 64, 128]}, pressed("batch_size", "lower", 32), [16, 32, 64, 128]),
@@ -87,6 +88,24 @@ def test_a_learning_rate_that_has_taught_nothing_is_moved_a_long_way() -> None:
     assert isinstance(after, Range)
     assert after.low <= 0.0003
     assert after.high == pytest.approx(0.95)
+
+
+def test_where_trials_do_better_and_better_towards_an_end_the_range_moves_there() -> None:
+    rates = [10 ** (-5 + 2 * index / 19) for index in range(20)]
+    found = [
+        replace(trial, params={"learning_rate": rate}, validation=1 - index / 40, state=state)
+        for index, (trial, rate) in enumerate(zip(trials(20), rates, strict=True))
+        for state in [TrialState.COMPLETE if index > 12 else TrialState.PRUNED]
+    ]
+    space = {"learning_rate": {"low": 0.00001, "high": 0.001, "log": True}}
+    change = only(refine(made_report(), spec(space), found))
+    assert change.why == "the larger it was, the better the trials did (rank correlation 1.00 over 20 trials)"
+    assert change.after["high"] == 0.01
+    assert 0.00001 < change.after["low"] < 0.0003
+    shuffled = [
+        replace(trial, state=TrialState.COMPLETE, validation=(7 * trial.number % 20) / 20) for trial in found
+    ]
+    assert refine(made_report(), spec(space), shuffled).spec.space == spec(space).space
 
 
 def test_more_epochs_are_twice_as_many() -> None:
@@ -185,7 +204,7 @@ def inside(draw: st.DrawFn, of: StudySpec, key: str) -> Any:
     return draw(st.floats(dimension.low, dimension.high))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(reports())
 def test_what_is_written_is_a_study_file_that_keeps_what_is_fixed_and_what_the_winner_has(
     made: tuple[Report, StudySpec],
