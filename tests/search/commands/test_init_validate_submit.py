@@ -47,7 +47,7 @@ def test_validate_prints_every_default_the_shape_and_the_split(folder: Path, cal
     (folder / "iris.yaml").write_text("name: flowers\ndata: {source: iris}\n")
     document = call("validate", "iris.yaml", "--json").document
     assert document["valid"] is True
-    assert document["study"]["search"] == {"sampler": "tpe", "pruner": "asha", "audit": 0.05}
+    assert document["study"]["search"] == {"sampler": "tpe", "pruner": "asha", "audit": "auto"}
     assert (document["study"]["task"], document["study"]["metric"]) == ("classification", "error")
     # 150 flowers, 50 of each of three kinds, measured in four ways.
     assert document["data"]["rows"] == sum(document["data"]["splits"].values()) == 150
