@@ -144,14 +144,13 @@ def scaled(levels: Levels, factor: float) -> Levels:
     def grown(level: Level | None) -> Any:
         return None if level is None else Level(**{k: v * factor for k, v in dataclasses.asdict(level).items()})
 
-    changed: dict[str, Any] = {
-        **{name: grown(getattr(levels, name)) for name in ("chance", "simple", "train", "validation", "test")},
-        **{
-            name: None if getattr(levels, name) is None else getattr(levels, name) * factor
-            for name in ("human", "target")
-        },
+    changes: dict[str, Any] = {
+        name: grown(getattr(levels, name)) for name in ("chance", "simple", "train", "validation", "test")
     }
-    return dataclasses.replace(levels, **changed)
+    for name in ("human", "target"):
+        goal = getattr(levels, name)
+        changes[name] = None if goal is None else goal * factor
+    return dataclasses.replace(levels, **changes)
 
 
 @given(any_levels(), st.integers(-20, 20))
@@ -160,9 +159,6 @@ def test_the_table_has_a_verdict_for_any_levels_and_the_same_one_in_any_unit(lev
     assert reasons
 
     assert decide(scaled(levels, 2.0**power), "mse")[0] is verdict  # powers of two: nothing is rounded
-
-
-ORDER = (Verdict.DONE, Verdict.NOISE_BOUND)
 
 
 @given(any_levels(), st.floats(0, 1e6))

@@ -407,7 +407,8 @@ def test_simple_models_answer_in_the_targets_units_and_large_images_are_averaged
 
 
 def test_levels_are_those_of_the_validation_split_while_the_test_split_is_shut() -> None:
-    data, shares = clouds(), dict[str, Any]()
+    data = clouds()
+    shares: dict[str, Any] = {}
     for name in ("train", "validation", "test"):
         split = getattr(data, name)
         right = np.eye(3)[np.where(np.arange(len(split)) % 10 == 0, (split.targets + 1) % 3, split.targets)]
