@@ -124,7 +124,7 @@ def _line(name: str, pairs: list[dict[str, Any]]) -> tuple[object, ...]:
         return f"{statistics.median(values):.4g} ({min(values):.4g} to {max(values):.4g})"
 
     def mean(kind: str, key: str) -> int:
-        return round(statistics.mean(pair[kind][key] for pair in pairs))
+        return round(statistics.mean(int(pair[kind][key]) for pair in pairs))
 
     better = sum(pair["three"]["test"] < pair["one"]["test"] for pair in pairs)
     equal = sum(pair["three"]["test"] == pair["one"]["test"] for pair in pairs)

@@ -59,6 +59,8 @@ def study_document(
         "unpublished": unpublished,
         "worth": result.get("worth") or [],
         "chance": result.get("chance"),
+        "stopped_for": result.get("stopped_for"),
+        "ties": result.get("ties") or [],
         "leader": result.get("leader") or [trial_figures(trial) for trial in leading[:SHOWN]],
         "created_at": _moment(study.created_at),
         "started_at": _moment(study.started_at),
@@ -76,6 +78,7 @@ def trial_document(trial: TrialRecord) -> Document:
         "seconds": trial.seconds,
         "error": trial.error,
         "worker": trial.worker,
+        "would_stop": trial.would_stop,
     }
 
 

@@ -35,8 +35,8 @@ def parameter_columns(
         space: The study file's.
 
     Returns:
-        For each its `name`, whether its axis is logarithmic (`log`) and its numbers are `whole`, its `choices` where it is not a number, and
-        `values`: numbers, or places in `choices`; None for a trial that lacks it.
+        For each its `name`, whether its axis is logarithmic (`log`) and its numbers are `whole`, its `choices` where it
+        is not a number, and `values`: numbers, or places in `choices`; None for a trial that lacks it.
     """
     names = dict.fromkeys(name for trial in trials for name in trial.params)
     columns = [_column(name, [trial.params.get(name) for trial in trials], space) for name in names]

@@ -7,6 +7,7 @@ Nothing changes without a reason, and these are the reasons:
   up to the best of them.
 - The diagnosis advises more or less of something: its range goes on further that way, and its other end comes half way
   up to the winner's value. Where the trials say the opposite, they are believed and the advice is not.
+- Nothing was learnt, and nothing says why: the learning rate's range goes on further on both sides.
 - A number matters, enough trials say so, and the best of them have values close together: its range closes in on those.
 
 What the winner has stays in the space, and a value that is fixed stays fixed: its user has decided on it.
@@ -98,7 +99,7 @@ def refine(report: Report, spec: StudySpec, trials: Sequence[TrialRecord]) -> Re
     Args:
         report: What is said of the study.
         spec: The study.
-        trials: All of its trials.
+        trials: All of its trials; those of the rounds before it may be among them.
     """
     changes = [*_space_changes(report, spec, trials), *_budget_changes(report, spec)]
     if spec.search.sampler is SamplerKind.TPE:
@@ -166,8 +167,8 @@ class _Evidence:
         self._advice = [advice for advice in report.diagnosis.advice if _path(advice.key) == f"space.{key}"]
         found = [value for name, value in report.settings.items() if _stem(name) == key]
         self._winners = [value for value in found if isinstance(value, int | float)]
-        lost = report.diagnosis.verdict is Verdict.NOT_LEARNING and key == "learning_rate"
-        self._factor = FAR if lost else FACTOR
+        self._lost = report.diagnosis.verdict is Verdict.NOT_LEARNING and key == "learning_rate"
+        self._factor = FAR if self._lost else FACTOR
         self._good = self._closing_in(report) if len(ranked) >= ENOUGH else None
         self._trend = trend(key, dimension, ranked) if isinstance(dimension, Range) else None
 
@@ -219,6 +220,8 @@ class _Evidence:
                 return f"{advice.change} {advice.why}", self._winners
             if advice.up is None:
                 return f"{advice.change} {advice.why}", ()
+        if self._lost and not self._advice:
+            return "next to nothing was learnt, with none of these rates", ()
         return None, ()
 
     def _grown(self, dimension: Choice | Range, up: bool) -> Choice | Range:

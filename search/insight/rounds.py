@@ -146,7 +146,8 @@ class Rounds:
         self._store.record_verdict(last.id, report.diagnosis.verdict)
         if report.diagnosis.verdict in ENOUGH:
             return None
-        refined = refine(report, StudySpec.from_mapping(last.spec), self._store.trials(last.id))
+        trials = [trial for study in self._studies() for trial in self._store.trials(study.id)]
+        refined = refine(report, StudySpec.from_mapping(last.spec), trials)
         refined = _with_share(refined, self._epochs_left(), minutes, left)
         return NewStudy(
             name=last.name,

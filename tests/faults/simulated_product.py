@@ -42,7 +42,7 @@ from tests.faults.simulated_world import START, Event, Killed, Process, Threadin
 
 HOME = Path("/nowhere")
 PLACES = Places(home=HOME, database="sqlite:////nowhere/n.db", tracking="fake", ray=None)
-DATASET = SimpleNamespace(train=range(100), input_shape=(4,), outputs=3, split_hash="5p1i7")
+DATASET = SimpleNamespace(train=range(100), validation=range(20), input_shape=(4,), outputs=3, split_hash="5p1i7")
 IDLE = 10.0
 """So many times longer than the product's do idle polls here wait."""
 

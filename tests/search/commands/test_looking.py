@@ -24,6 +24,8 @@ KEYS = {
     "unpublished",
     "worth",
     "chance",
+    "stopped_for",
+    "ties",
     "leader",
     "created_at",
     "started_at",
@@ -85,6 +87,7 @@ def test_status_has_every_trial_in_the_contracts_words(shelf: Shelf, call: Call)
         "best_epoch": 28,
         "seconds": 2.5,
         "error": None,
+        "would_stop": None,
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from neurosweep.errors import InterruptedStudyError
 from search.commands import refining, working
 from search.insight import reporting, rounds
 from search.insight.findings import Advice, Report, Verdict
@@ -146,8 +147,9 @@ def test_rounds_that_were_interrupted_say_how_to_go_on_and_resume_does(
     def stopped(store: Store, study: StudyRecord, places: Places, *, stop: Any, **others: Any) -> Report:
         stop.set()
         if moment == "between two rounds":
-            raise working_error()
-        return says()(store, study, places)
+            raise InterruptedStudyError("Told to stop.")
+        found: Report = says()(store, study, places)
+        return found
 
     monkeypatch.setattr(reports, "make_report", stopped)
     ended = call("run", study_file, "--rounds", "2", "--json")
@@ -158,12 +160,6 @@ def test_rounds_that_were_interrupted_say_how_to_go_on_and_resume_does(
     ended = call("resume", label, "--json")
     assert (ended.status, ended.document["state"], len(ended.document["rounds"])) == (0, "finished", 2)
     assert ended.document["best"]["test"] is not None
-
-
-def working_error() -> Exception:
-    from neurosweep.errors import InterruptedStudyError
-
-    return InterruptedStudyError("Told to stop.")
 
 
 def test_help_of_both_has_an_example() -> None:

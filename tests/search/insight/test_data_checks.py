@@ -231,7 +231,7 @@ def test_classes_that_merely_overlap_are_no_doubtful_labels_and_shuffled_ones_ar
 
 
 def test_wrong_values_of_a_regression_are_doubted_and_normal_noise_is_not() -> None:
-    inputs, values = curved(1500, features=3, noise=0.1, seed=0)
+    _, values = curved(1500, features=3, noise=0.1, seed=0)
     random = np.random.default_rng(0)
     said = values + random.normal(size=1500)
     some = random.random(1500) < 0.15

@@ -144,14 +144,14 @@ def scaled(levels: Levels, factor: float) -> Levels:
     def grown(level: Level | None) -> Any:
         return None if level is None else Level(**{k: v * factor for k, v in dataclasses.asdict(level).items()})
 
-    return dataclasses.replace(
-        levels,
+    changed: dict[str, Any] = {
         **{name: grown(getattr(levels, name)) for name in ("chance", "simple", "train", "validation", "test")},
         **{
             name: None if getattr(levels, name) is None else getattr(levels, name) * factor
             for name in ("human", "target")
         },
-    )
+    }
+    return dataclasses.replace(levels, **changed)
 
 
 @given(any_levels(), st.integers(-20, 20))

@@ -102,10 +102,15 @@ def test_where_trials_do_better_and_better_towards_an_end_the_range_moves_there(
     assert change.why == "the larger it was, the better the trials did (rank correlation 1.00 over 20 trials)"
     assert change.after["high"] == 0.01
     assert 0.00001 < change.after["low"] < 0.0003
-    shuffled = [
-        replace(trial, state=TrialState.COMPLETE, validation=(7 * trial.number % 20) / 20) for trial in found
-    ]
+    shuffled = [replace(trial, state=TrialState.COMPLETE, validation=(7 * trial.number % 20) / 20) for trial in found]
     assert refine(made_report(), spec(space), shuffled).spec.space == spec(space).space
+
+
+def test_where_nothing_was_learnt_and_nothing_says_why_the_learning_rate_goes_on_both_ways() -> None:
+    space = {"learning_rate": {"low": 0.001, "high": 0.01, "log": True}}
+    change = only(refine(made_report(Verdict.NOT_LEARNING), spec(space), trials(40)))
+    assert change.after == {"low": 1e-6, "high": 10.0, "log": True}
+    assert change.why == "next to nothing was learnt, with none of these rates"
 
 
 def test_more_epochs_are_twice_as_many() -> None:

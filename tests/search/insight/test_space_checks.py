@@ -119,10 +119,10 @@ def test_the_parameter_that_decides_is_the_most_important_one() -> None:
 
 def test_two_parameters_that_matter_together_are_a_pair_and_two_that_add_up_are_none() -> None:
     def together(params: dict[str, Any]) -> float:
-        return 0.5 - (params["dropout"] - 0.25) * (1 if params["optimizer"] == "sgd" else -1)
+        return 0.5 - (float(params["dropout"]) - 0.25) * (1 if params["optimizer"] == "sgd" else -1)
 
     def apart(params: dict[str, Any]) -> float:
-        return 0.3 + params["dropout"] + 0.3 * (params["optimizer"] == "sgd")
+        return float(0.3 + float(params["dropout"]) + 0.3 * (params["optimizer"] == "sgd"))
 
     crossed = interactions(spec_of(), drawn(300, together), seed=0)
 
