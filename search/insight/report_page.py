@@ -127,14 +127,11 @@ def _tile(name: str, level: Level, term: str) -> dict[str, str]:
 def _gaps(report: Report) -> Iterator[dict[str, Any]]:
     """The steps between the levels, with what each of them means; the largest is marked."""
     levels = report.levels
-    if levels.human is not None:
-        floor, floor_name = levels.human, "a person"
-    elif levels.target is not None:
-        floor, floor_name = levels.target, "the target"
-    else:
-        floor, floor_name = 0.0, "no mistake at all"
-    steps = [
-        (f"from {floor_name} to training", "what the network has not learnt yet", levels.train.value - floor),
+    goal, name = (levels.human, "a person") if levels.target is None else (levels.target, "the target")
+    steps = (
+        [] if goal is None else [(f"from {name} to training", "what it has not learnt yet", levels.train.value - goal)]
+    )
+    steps += [
         (
             "from training to validation",
             "what it loses on rows that it has not seen",
