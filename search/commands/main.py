@@ -69,11 +69,9 @@ def version(as_json: bool) -> None:
 
 
 _WORK = (init, validate, describe, run, submit, serve, list_studies, status, watch, best, resume, cancel, predict, ui)
-for command in (*_WORK, export_study, import_study):
-    cli.add_command(command)
-for command in (sync, doctor):
-    cli.add_command(command)
-for command in (report, refine, explain, compare):
+_INSIGHT = (report, refine, explain, compare)
+_CARE = (export_study, import_study, sync, doctor)
+for command in (*_WORK, *_INSIGHT, *_CARE):
     cli.add_command(command)
 cli.add_command(cli.commands.pop("version"))  # the last of the list
 

@@ -20,6 +20,8 @@ from search.commands.tables import WIDTH, new_table
 from search.commands.words import figure, in_short, plain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.table import Table
 
     from search.insight.findings import Report
@@ -131,9 +133,27 @@ def _show(found: Report, page: Path) -> None:
         say("What to bear in mind")
     for warning in found.warnings:
         _say(warning, "- ")
+    if found.not_run:
+        say()
+        say("Left out for the time it would have taken")
+    for left in found.not_run:
+        _say(left, "- ")
     say()
+    for line in _ties(found):
+        _say(line)
     say(f"The winner: trial {found.trial}, {in_short(found.settings)}")
     say(f"The page:   {page}")
+
+
+def _ties(found: Report) -> Iterator[str]:
+    """What other seeds made of the best trials."""
+    if found.seeds is None:
+        return
+    tied = [str(contender.trial) for contender in found.seeds.contenders if contender.tied]
+    if len(tied) > 1:
+        yield f"Tied, as far as other seeds tell: trials {', '.join(tied)}; the smallest is {found.seeds.simplest}."
+    luck = found.seeds.luck
+    yield f"Luck in the best validation {found.metric}: {figure(luck.value)} ({figure(luck.low)} to {figure(luck.high)})."
 
 
 def _levels(found: Report) -> Table:

@@ -179,4 +179,5 @@ def _tried(measured: Sequence[Gain]) -> str:
 
 
 def _said(gap: Gap) -> str:
-    return f"{gap.words[0].upper()}{gap.words[1:]}: {bounds(gap.size)}{'' if gap.real else ', which may be chance'}."
+    unsure = gap.size.low <= 0 <= gap.size.high
+    return f"{gap.words[0].upper()}{gap.words[1:]}: {bounds(gap.size)}{', which may be chance' if unsure else ''}."

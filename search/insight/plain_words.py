@@ -64,8 +64,8 @@ VERDICTS = {
         tone="blue",
     ),
     Verdict.DONE: Words(
-        title="It is done",
-        meaning="The network is where it was wanted, and nothing that was tried would make it better.",
+        title="Nothing holds it back",
+        meaning="The network is where it was wanted, or what gaps are left are too small to be worth acting on.",
         term="done",
         tone="green",
     ),

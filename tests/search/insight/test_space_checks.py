@@ -122,7 +122,7 @@ def test_two_parameters_that_matter_together_are_a_pair_and_two_that_add_up_are_
         return 0.5 - float(params["dropout"] - 0.25) * (1 if params["optimizer"] == "sgd" else -1)
 
     def apart(params: dict[str, Any]) -> float:
-        return 0.3 + float(params["dropout"]) + 0.3 * (params["optimizer"] == "sgd")
+        return float(0.3 + float(params["dropout"]) + 0.3 * (params["optimizer"] == "sgd"))
 
     crossed = interactions(spec_of(), drawn(300, together), seed=0)
 
