@@ -153,7 +153,8 @@ def _ties(found: Report) -> Iterator[str]:
     if len(tied) > 1:
         yield f"Tied, as far as other seeds tell: trials {', '.join(tied)}; the smallest is {found.seeds.simplest}."
     luck = found.seeds.luck
-    yield f"Luck in the best validation {found.metric}: {figure(luck.value)} ({figure(luck.low)} to {figure(luck.high)})."
+    between = f"{figure(luck.low)} to {figure(luck.high)}"
+    yield f"Luck in the winner's validation {found.metric}: {figure(luck.value)} ({between})."
 
 
 def _levels(found: Report) -> Table:

@@ -288,7 +288,5 @@ def words(left_out: Sequence[Planned], label: str) -> tuple[str, ...]:
                 f"trial {numbers[0]}" if len(numbers) == 1 else f"the trials {', '.join(map(str, numbers))}"
             )
         about = duration(max(1.0, sum(run.seconds for run in runs)))
-        said.append(
-            f"left out: {what}: about {about} of training; `neurosweep report {label} --thorough` makes up for it"
-        )
+        said.append(f"{what}: about {about} of training (`neurosweep report {label} --thorough` makes up for it)")
     return tuple(said)

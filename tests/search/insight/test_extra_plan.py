@@ -220,13 +220,11 @@ def test_filters_are_doubled_as_well() -> None:
 def test_what_is_left_out_is_said_with_its_time_and_its_remedy(iris: Dataset) -> None:
     trials = [trial(number, seconds=60.0) for number in range(3)]
     told = words(plan(trials, SPEC, (), iris, winner=0, seconds=0).left_out, "digits@2")
-    remedy = "`neurosweep report digits@2 --thorough` makes up for it"
+    remedy = "(`neurosweep report digits@2 --thorough` makes up for it)"
     assert len(told) == 4
-    assert told[0] == (
-        "left out: 50 % of the rows of trial 0 and 25 % of the rows of trial 0: about 45 s of training; " + remedy
-    )
-    assert told[2] == f"left out: 2 times the epochs of trial 0: about 2 min of training; {remedy}"
-    assert told[3] == f"left out: 15 runs from other seeds, of the trials 0, 1, 2: about 15 min of training; {remedy}"
+    assert told[0] == ("50 % of the rows of trial 0 and 25 % of the rows of trial 0: about 45 s of training " + remedy)
+    assert told[2] == f"2 times the epochs of trial 0: about 2 min of training {remedy}"
+    assert told[3] == f"15 runs from other seeds, of the trials 0, 1, 2: about 15 min of training {remedy}"
     assert words((), "digits") == ()
 
 
