@@ -61,6 +61,8 @@ def extra_runs(connection: sa.Connection, study_id: int) -> list[ExtraRun]:
 
 
 def add_opening(connection: sa.Connection, study_id: int, look: Opening) -> None:
+    if any((known.trial, known.reason) == (look.trial, look.reason) for known in openings(connection, study_id)):
+        return
     row = {"study_id": study_id, "at": look.at, "trial": look.trial, "reason": look.reason}
     insert_absent(connection, opening, [row], ("study_id", "at"))
 

@@ -274,7 +274,8 @@ class Store:
         return self._read(lambda connection: insight.extra_runs(connection, study_id))
 
     def record_opening(self, study_id: int, trial: int | None, reason: str) -> None:
-        """Adds a look at the test split; to be called before it."""
+        """Adds a look at the test split; to be called before it. The same look again, of the same network for the same
+        reason, tells nothing new, and is no other one."""
         look = Opening(at=datetime.now(UTC), trial=trial, reason=reason)
         self._write(lambda connection: insight.add_opening(connection, study_id, look))
 

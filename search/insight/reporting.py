@@ -101,8 +101,7 @@ def _measured(
     network = load_winner(places, study, winner, spec, dataset, trainer=trainer)
     splits = [dataset.train, dataset.validation]
     if is_open(study):
-        if all(opening.reason != COMPARED for opening in store.openings(study.id)):
-            store.record_opening(study.id, winner.number, COMPARED)
+        store.record_opening(study.id, winner.number, COMPARED)
         splits.append(dataset.test)
     train, validation, *test = (outputs_of(network, dataset, split, metric, trainer=trainer) for split in splits)
     return train, validation, test[0] if test else None

@@ -73,16 +73,16 @@ def test_a_run_without_an_end_ends_when_it_is_recorded(database_url: str) -> Non
     assert run.at is not None and before <= run.at <= datetime.now(UTC)
 
 
-def test_every_look_at_the_test_split_is_kept(database_url: str) -> None:
+def test_every_look_at_the_test_split_is_kept_and_the_same_one_once(database_url: str) -> None:
     store = Store.open(database_url)
     study = store.submit(new_study())
     assert store.openings(study.id) == []
-    for trial, reason in ((57, "the winner"), (57, "the winner"), (None, "a person looked")):
+    for trial, reason in ((57, "the winner"), (57, "the winner"), (58, "the winner"), (None, "a person looked")):
         store.record_opening(study.id, trial, reason)
     looks = store.openings(study.id)
     assert [(look.trial, look.reason) for look in looks] == [
         (57, "the winner"),
-        (57, "the winner"),
+        (58, "the winner"),
         (None, "a person looked"),
     ]
     assert [look.at for look in looks] == sorted(look.at for look in looks)
