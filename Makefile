@@ -46,6 +46,8 @@ demo: $(INSTALLED)
 	@echo 'What next'
 	@echo '  $(VENV)/bin/neurosweep ui digits             every trial, side by side, in MLflow'
 	@echo '  $(VENV)/bin/neurosweep best digits           the network that won, and what it is worth'
+	@echo '  $(VENV)/bin/neurosweep report digits         what holds it back, and what to try next'
+	@echo '  $(VENV)/bin/neurosweep explain digits        a page that shows it at work: draw a digit'
 	@echo '  $(VENV)/bin/neurosweep init study.yaml       a study file for your own data'
 	@echo '  $(VENV)/bin/neurosweep run study.yaml'
 

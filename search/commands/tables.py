@@ -153,6 +153,8 @@ def _show_next_steps(document: Document, best: dict[str, Any]) -> None:
         say(f"Predict new rows   neurosweep predict {study} FILE")
     elif document["unpublished"] and document["state"] == "finished":
         say("Model              not in MLflow yet: `neurosweep sync` takes it there")
+    if document["state"] == "finished":
+        say(f"What to try next   neurosweep report {study}")
     say(f"See it in MLflow   neurosweep ui {study}")
 
 
