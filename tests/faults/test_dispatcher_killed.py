@@ -98,6 +98,7 @@ def check_all(fleet: Fleet, kept: dict[str, list[TrialRecord]]) -> None:
         assert [after[row.number] for row in before] == before, name
 
 
+@pytest.mark.minutes_on("postgres")
 def test_a_waiting_dispatcher_takes_over_within_one_lease(tmp_path: Path, database_url: str) -> None:
     fleet = Fleet(tmp_path, database_url)
     word = mark()
@@ -142,6 +143,7 @@ def test_a_publisher_killed_at_any_step_tells_mlflow_everything_once(tmp_path: P
     check_all(fleet, {name: [] for name in names})
 
 
+@pytest.mark.minutes_on("sqlite")
 @pytest.mark.parametrize("seed", [2])
 def test_dispatchers_killed_at_random_moments_lose_nothing(tmp_path: Path, database_url: str, seed: int) -> None:
     draw = random.Random(seed)

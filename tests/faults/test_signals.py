@@ -73,6 +73,7 @@ def strike(running: subprocess.Popen[str], blow: Blow) -> tuple[str, float]:
     return shown, time.monotonic() - begun
 
 
+@pytest.mark.minutes_on("postgres")
 @pytest.mark.parametrize("seed", [1])
 def test_a_stop_at_any_moment_keeps_all_so_far_and_the_study_ends_with_exactly_what_was_asked_for(
     tmp_path: Path, database_url: str, seed: int

@@ -66,6 +66,7 @@ def running_ones() -> Iterator[list[subprocess.Popen[str]]]:
             process.wait()
 
 
+@pytest.mark.minutes_on("sqlite")
 def test_a_dispatcher_that_sleeps_past_its_lease_wakes_and_writes_nothing(
     tmp_path: Path, database_url: str, running_ones: list[subprocess.Popen[str]]
 ) -> None:
@@ -284,6 +285,7 @@ def test_four_first_starts_on_an_empty_database_make_one_schema(database_url: st
     assert [len(store.trials(summary.study.id)) for summary in store.list_studies()] == [1] * 4
 
 
+@pytest.mark.minutes_on("postgres")
 def test_two_serves_share_a_queue_and_each_study_is_worked_on_once(
     tmp_path: Path, database_url: str, running_ones: list[subprocess.Popen[str]]
 ) -> None:

@@ -345,7 +345,7 @@ def test_a_migrated_database_has_the_constraints_that_the_code_knows(database_ur
         metadata.drop_all(connection)
         metadata.create_all(connection)
     assert migrated == _constraints(engine)
-    assert sum(len(each["checks"]) for each in migrated.values()) == 3
+    assert sum(len(each["checks"]) for each in migrated.values()) == 4
 
 
 def _constraints(engine: sa.Engine) -> dict[str, dict[str, list[Any]]]:
