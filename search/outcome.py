@@ -26,11 +26,11 @@ from search.plots import draw
 from search.pool import Pool
 from search.spec import StudySpec
 from search.study import Proposals
-from storage.records import Claim, EpochRow, TrialRecord, TrialState
+from storage.records import Claim, EpochRow, StudyRecord, TrialRecord, TrialState
 from storage.store import Store
 from trainer.data.dataset import Dataset
 from trainer.settings import Settings
-from trainer.work import Metric, Outcome, TrialWork
+from trainer.work import Metric, Outcome, TestResult, TrialWork
 
 
 def conclude(
@@ -72,27 +72,17 @@ def conclude(
     on_stage("choosing the winner" if claim.study.sealed else "testing the winner")
     settings = Settings.from_json(winner.settings)
     weights = _winning_weights(winner, settings, spec, metric, dataset, pool, checkpoint)
-    earlier = (claim.study.result or {}).get("best") or {}
-    opened_for = earlier.get("trial") if earlier.get("test") is not None else None
-    test, sealed = None, claim.study.sealed
-    figures: dict[str, Any]
+    sealed, opened_for = claim.study.sealed, _opened_for(claim.study)
+    test = None
     if sealed:
         figures = {"test": None, "test_interval": None}
     elif opened_for == winner.number:
-        figures = {key: earlier[key] for key in ("test", "test_interval")}
+        figures = {key: (claim.study.result or {})["best"][key] for key in ("test", "test_interval")}
     else:
         reason = "the winner" if claim.study.tree is None else "the winner of all rounds"
         store.record_opening(claim.study.id, winner.number, reason)
         test = pool.test(settings, weights, metric)
-        bounds = interval(metric, test, spec.seed)
-        if not np.isfinite([test.value, *bounds]).all():
-            # JSON has no word for it, nor has PostgreSQL.
-            raise NeurosweepError(
-                f"The winner, trial {winner.number}, has no finite {metric} on the test split: a row there lies too "
-                "far from those that it learnt from. Look for outliers or wrong units in the data.",
-                spec.data.source,
-            )
-        figures = {"test": test.value, "test_interval": list(bounds)}
+        figures = _test_figures(winner, spec, metric, test)
     exported = None if sealed else pool.export(settings, weights)  # takes about as long as the plots do
     draw(
         folder / "plots",
@@ -117,6 +107,24 @@ def conclude(
     if not sealed and opened_for not in (None, winner.number):
         result["worth"].append(opened_before(opened_for))
     return result
+
+
+def _opened_for(study: StudyRecord) -> int | None:
+    """The trial that the test split has been opened for at an earlier end of the study."""
+    best = (study.result or {}).get("best") or {}
+    return best.get("trial") if best.get("test") is not None else None
+
+
+def _test_figures(winner: TrialRecord, spec: StudySpec, metric: Metric, test: TestResult) -> dict[str, Any]:
+    bounds = interval(metric, test, spec.seed)
+    if not np.isfinite([test.value, *bounds]).all():
+        # JSON has no word for it, nor has PostgreSQL.
+        raise NeurosweepError(
+            f"The winner, trial {winner.number}, has no finite {metric} on the test split: a row there lies too far "
+            "from those that it learnt from. Look for outliers or wrong units in the data.",
+            spec.data.source,
+        )
+    return {"test": test.value, "test_interval": list(bounds)}
 
 
 def _winning_weights(

@@ -235,7 +235,7 @@ def test_each_look_at_the_test_split_is_recorded_before_it(iris: Ended, monkeypa
     iris.conclude()
     iris.conclude()
     look = (iris.winner.number, "the winner")
-    assert looked == [[look], [look, look]]
+    assert looked == [[look], [look]]  # the same look again tells nothing new
 
 
 @pytest.mark.parametrize("kept", ["nothing", "another trial's", "damaged"])
