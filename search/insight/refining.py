@@ -8,6 +8,7 @@ Nothing changes without a reason, and these are the reasons:
 - The diagnosis advises more or less of something: its range goes on further that way, and its other end comes half way
   up to the winner's value. Where the trials say the opposite, they are believed and the advice is not.
 - Nothing was learnt, and nothing says why: the learning rate's range goes on further on both sides.
+- It underfits, and nothing says where to: there is room for larger networks and higher learning rates.
 - A number matters, enough trials say so, and the best of them have values close together: its range closes in on those.
 
 What the winner has stays in the space, and a value that is fixed stays fixed: its user has decided on it.
@@ -102,6 +103,8 @@ def refine(report: Report, spec: StudySpec, trials: Sequence[TrialRecord]) -> Re
         trials: All of its trials; those of the rounds before it may be among them.
     """
     changes = [*_space_changes(report, spec, trials), *_budget_changes(report, spec)]
+    if not changes and report.diagnosis.verdict is Verdict.UNDERFITTING:
+        changes = _room_for_more(spec)
     if spec.search.sampler is SamplerKind.TPE:
         label = report.study if "@" in report.study else f"{report.study}@1"
         if label != spec.start_from:
@@ -152,6 +155,24 @@ def _space_changes(report: Report, spec: StudySpec, trials: Sequence[TrialRecord
             if after != before:
                 why = "; ".join(dict.fromkeys(reasons))
                 changes.append(Change(key=f"space.{key}", before=plain(before), after=plain(after), why=why))
+    return changes
+
+
+def _room_for_more(spec: StudySpec) -> list[Change]:
+    """What helps most often where the training metric itself is too large (Ng, Machine Learning Yearning, ch. 25)."""
+    changes = []
+    for key in ("neurons", "learning_rate"):
+        before = getattr(spec.space, key)
+        if isinstance(before, Choice):
+            after: Choice | Range = extended(before, up=True, limits=LIMITS[key])
+        elif isinstance(before, Range):
+            factor = FACTOR if key == "learning_rate" else 2.0
+            after = widened(before, up=True, limits=LIMITS[key], factor=factor)
+        else:
+            continue
+        if after != before:
+            why = "it underfits, and no trial says where to go: larger ones are let in"
+            changes.append(Change(key=f"space.{key}", before=plain(before), after=plain(after), why=why))
     return changes
 
 

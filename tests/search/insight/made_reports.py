@@ -22,7 +22,7 @@ from storage.records import TrialRecord, TrialState
 
 
 def made_report(
-    verdict: Verdict = Verdict.UNDERFITTING,
+    verdict: Verdict = Verdict.OVERFITTING,
     *,
     advice: tuple[Advice, ...] = (),
     borders: tuple[Border, ...] = (),

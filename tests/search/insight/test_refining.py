@@ -113,6 +113,17 @@ def test_where_nothing_was_learnt_and_nothing_says_why_the_learning_rate_goes_on
     assert change.why == "next to nothing was learnt, with none of these rates"
 
 
+def test_where_it_underfits_and_nothing_says_where_to_larger_values_are_let_in() -> None:
+    space = {"neurons": {"low": 2, "high": 6}, "learning_rate": {"low": 0.00001, "high": 0.001, "log": True}}
+    found = refine(made_report(Verdict.UNDERFITTING), spec(space), trials(12)).spec.space
+    assert (found.neurons, found.learning_rate) == (
+        Range(low=2, high=12),
+        Range(low=0.00001, high=0.01, log=True),
+    )
+    fixed = refine(made_report(Verdict.UNDERFITTING), spec({"neurons": 8, "learning_rate": 0.01}), trials(12))
+    assert [change.key for change in fixed.changes] == ["start_from"]
+
+
 def test_more_epochs_are_twice_as_many() -> None:
     advice = Advice(key="budget.epochs", change="more epochs", why="it was still falling", up=True)
     change = only(refine(made_report(advice=(advice,)), spec(budget={"epochs": 20}), trials(40)))
@@ -157,7 +168,7 @@ def test_the_file_has_each_reason_above_its_line_and_reads_as_the_same_study() -
     report = made_report(borders=(pressed("learning_rate", "upper", 0.3),))
     refined = refine(report, spec(), trials(40))
     lines = refined_text(refined, report).splitlines()
-    assert lines[0] == "# The study that follows digits, whose verdict is underfitting."
+    assert lines[0] == "# The study that follows digits, whose verdict is overfitting."
     at = lines.index("  learning_rate: {low: 0.0001, high: 3.0, log: true}")
     was = "was {low: 0.0001, high: 0.3, log: true}"
     assert lines[at - 1] == f"  # {was}: 8 of the best 10 are within 5 % of the upper end, 0.3"

@@ -195,7 +195,7 @@ def test_a_first_round_without_a_good_trial_is_the_end(tree: Tree) -> None:
 def test_the_document_says_of_each_round_what_it_had_changed(tree: Tree) -> None:
     ended = tree.work(tree.submit(2, budget={"trials": 4}))
     first, second = rounds_document(tree.store, str(ended.study.tree))
-    assert (first["round"], first["study"], first["trials"], first["verdict"]) == (1, "iris", 2, "underfitting")
+    assert (first["round"], first["study"], first["trials"], first["verdict"]) == (1, "iris", 2, "overfitting")
     assert (first["changes"], second["verdict"]) == ([], None)
     (change,) = second["changes"]
     assert change["key"] == "space.learning_rate"
