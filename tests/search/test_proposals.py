@@ -68,6 +68,7 @@ class Recorded:
         self.states: dict[int, TrialState] = {}
         self.reported: dict[int, dict[int, float]] = {}
         self.attrs: dict[int, dict[str, Any]] = {}
+        self.would_stop: dict[int, int] = {}
 
     def work(self, proposals: Proposals, spec: StudySpec, count: int, leave: int = 0) -> None:
         """Trains so many trials one after the other; the last `leave` are left running after their first epoch."""
@@ -90,6 +91,8 @@ class Recorded:
             if epoch in proposals.looks[:-1] and proposals.judge([number]):
                 state = TrialState.PRUNED
                 break
+            if (stop := proposals.would_stop(number)) is not None:
+                self.would_stop[number] = stop
             if leave:
                 return
         if number % 7 == 5:
@@ -141,7 +144,7 @@ def test_a_restored_study_goes_on_as_if_it_had_not_stopped(sampler: str, pruner:
     straight, first, second = Recorded(), Recorded(), Recorded()
     straight.work(Proposals(spec, INPUT, "s"), spec, 30)
     first.work(Proposals(spec, INPUT, "s"), spec, 14)
-    second.work(Proposals(spec, INPUT, "s", first.trials()), spec, 16)
+    second.work(Proposals(spec, INPUT, "s", first.trials(), would_stop=first.would_stop), spec, 16)
 
     both = first.proposed + second.proposed
     assert [trial.params for trial in both] == [trial.params for trial in straight.proposed]
@@ -175,7 +178,7 @@ def test_a_trial_left_running_ends_as_if_it_had_not_been_left(pruner: str) -> No
             break
     frozen = recorded.trials()
 
-    restored = Proposals(spec, INPUT, "s", frozen)
+    restored = Proposals(spec, INPUT, "s", frozen, would_stop=recorded.would_stop)
 
     left = restored.optuna_study.trials[-1]
     assert (left.state, left.intermediate_values) == (OptunaState.RUNNING, recorded.reported[last.number])
@@ -196,7 +199,7 @@ def test_a_trial_left_running_goes_on_behind_what_it_reported_and_has_passed_its
     first_look = Proposals(spec, INPUT, "s").looks[0]
     frozen[-1].intermediate_values = reported = dict.fromkeys(range(1, first_look + 1), 0.25)
 
-    restored = Proposals(spec, INPUT, "s", frozen)
+    restored = Proposals(spec, INPUT, "s", frozen, would_stop=recorded.would_stop)
 
     left = restored.optuna_study.trials[-1]
     assert (left.state, left.intermediate_values) == (OptunaState.RUNNING, reported)
@@ -362,7 +365,7 @@ def test_a_study_stopped_amid_a_batch_goes_on_as_if_it_had_not() -> None:
         recorded.proposed.append(trial)
         recorded.attrs[trial.number] = {}
         recorded.finish(straight, spec, trial, leave=trial.number % 3 != 0)
-    restored = Proposals(spec, INPUT, "s", recorded.trials())
+    restored = Proposals(spec, INPUT, "s", recorded.trials(), would_stop=recorded.would_stop)
 
     assert sum(state is TrialState.RUNNING for state in recorded.states.values()) == 6
     for size in (3, 1, 6):
@@ -410,12 +413,12 @@ def test_a_redrawn_trial_is_the_same_after_a_stop() -> None:
     straight, first, second = Recorded(), Recorded(), Recorded()
     straight.work(Proposals(spec, INPUT, "s"), spec, 24)
     first.work(Proposals(spec, INPUT, "s"), spec, 7)
-    restored = Proposals(spec, INPUT, "s", first.trials())
+    restored = Proposals(spec, INPUT, "s", first.trials(), would_stop=first.would_stop)
     second.work(restored, spec, 17)
 
     both = first.proposed + second.proposed
     assert [(trial.params, trial.twin) for trial in both] == [(trial.params, trial.twin) for trial in straight.proposed]
-    again = Proposals(spec, INPUT, "s", straight.trials())
+    again = Proposals(spec, INPUT, "s", straight.trials(), would_stop=straight.would_stop)
     assert [again.twin(number) for number in range(24)] == [trial.twin for trial in straight.proposed]
     assert sum(trial.twin is not None for trial in straight.proposed) >= 12
 
@@ -466,7 +469,9 @@ def test_what_does_not_fit_is_known_after_a_stop(sampler: str) -> None:
     straight.work(Proposals(spec, INPUT, "s", outputs=10, rows=1000), spec, 40)
     first.work(Proposals(spec, INPUT, "s", outputs=10, rows=1000), spec, 22)
     failed = [number for number, state in first.states.items() if state is TrialState.FAILED]
-    restored = Proposals(spec, INPUT, "s", first.trials(), outputs=10, rows=1000, too_large=failed)
+    restored = Proposals(
+        spec, INPUT, "s", first.trials(), outputs=10, rows=1000, too_large=failed, would_stop=first.would_stop
+    )
     second.work(restored, spec, 18)
 
     expected = [trial.params for trial in straight.proposed]
