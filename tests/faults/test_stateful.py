@@ -457,7 +457,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> int:
     return int(machine.steps)
 
 
-@pytest.mark.timeout(900)  # a failure takes minutes to become short
+@pytest.mark.timeout(1800)  # a failure takes minutes to become short
 def test_in_whatever_order_things_happen_nothing_is_lost_doubled_or_written_with_an_old_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
