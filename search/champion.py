@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from search.insight.decision import figure
 from search.insight.extra_plan import SEEDS, plan
 from search.insight.extra_runs import run_extra
 from search.insight.findings import SeedNoise
+from search.insight.plain_words import figure
 from search.insight.seeds import seed_noise
 from search.leaders import leaders
 from search.spec import Champion, StudySpec

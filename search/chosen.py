@@ -4,7 +4,6 @@ study file leaves open."""
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +13,13 @@ from pydantic_core import PydanticCustomError
 
 from neurosweep.errors import BadInputError, StudyFileError
 from search.dimensions import Choice, Fixed, Names, Range, Value, did_you_mean
+from search.parameters import key_of
 from search.space import Proposal, Space
 from search.spec import CONV_KEYS, SpaceSpec, StudySpec
 from search.spec_errors import Positions, explained
 from search.yaml_reader import read_yaml
 from trainer.settings import Family
 
-OF_EACH_LAYER = ("neurons", "filters", "filter_size", "stride", "pool")
 """Settings that each layer has for itself: ``neurons_2`` is the second layer's."""
 
 
@@ -51,12 +50,12 @@ def choose(
         BadInputError: A text is not of that form, or names no setting, or a value that the setting can't take.
     """
     everywhere, somewhere = _settings(given)
-    if Family.CNN in spec.model and any(_stem(key) in CONV_KEYS for key in (*everywhere, *somewhere)):
+    if Family.CNN in spec.model and any(key_of(key) in CONV_KEYS for key in (*everywhere, *somewhere)):
         everywhere.setdefault("model", Family.CNN.value)
     spec = _with(spec, everywhere)
     usual: dict[str, Value] = {}
     for key, value in somewhere.items():
-        stem = _stem(key)
+        stem = key_of(key)
         dimension = getattr(spec.space, stem)
         if isinstance(dimension, Fixed) and dimension.value != value:
             # A fixed setting is not asked for; a choice is, and the other layers keep what they had.
@@ -66,7 +65,7 @@ def choose(
     chooser = _Chooser({**(trial or {}), **somewhere}, usual)
     proposal = Space(spec, input_shape).suggest(chooser)
     if idle := [key for key in somewhere if key not in proposal.params]:
-        layers = "conv_layers" if _stem(idle[0]) in CONV_KEYS else "layers"
+        layers = "conv_layers" if key_of(idle[0]) in CONV_KEYS else "layers"
         raise BadInputError(f"the network has no such layer: set {layers} as well", f"--set {idle[0]}")
     return Chosen(proposal=proposal, taken=chooser.taken)
 
@@ -92,8 +91,8 @@ class _Chooser:
     def _answer(self, name: str, dimension: Choice | Range) -> Value:
         if name in self._settled:
             return self._settled[name]
-        if _stem(name) in self._usual:
-            return self._usual[_stem(name)]
+        if key_of(name) in self._usual:
+            return self._usual[key_of(name)]
         value = middle(dimension)
         self.taken[name] = (value, dimension)
         return value
@@ -121,19 +120,13 @@ def _settings(given: Sequence[str]) -> tuple[dict[str, Value], dict[str, Value]]
         key, equals, written = (part.strip() for part in text.partition("="))
         if not equals or not written:
             raise BadInputError(f"must be KEY=VALUE, such as filters=16 or filters_2=32, but is '{text}'", "--set")
-        stem, known = _stem(key), ("model", *SpaceSpec.model_fields)
+        stem, known = key_of(key), ("model", *SpaceSpec.model_fields)
         if stem not in known:
             hint = did_you_mean(key, known) or f": there are {', '.join(known)}"
             raise BadInputError(f"there is no setting '{key}'{hint}", "--set")
         value = _read(stem, written, text)
         (everywhere if key == stem else somewhere)[key] = value
     return everywhere, somewhere
-
-
-def _stem(key: str) -> str:
-    """The setting that ``neurons_2`` is one layer's of."""
-    stem, _, number = key.rpartition("_")
-    return stem if stem in OF_EACH_LAYER and re.fullmatch(r"[1-9]\d{0,2}", number) else key
 
 
 def _read(stem: str, written: str, text: str) -> Value:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -20,17 +19,18 @@ from search.checkpoint import BestNetwork, Checkpoint
 from search.insight.findings import Level
 from search.insight.levels import chance, interval, quick_levels
 from search.insight.quick import opened_before, sentences
-from search.leaders import SHOWN, leaders, trial_figures
+from search.insight.winner import whole_run
+from search.leaders import SHOWN, leaders, trial_counts, trial_figures
 from search.packing import Packing
 from search.plots import draw
 from search.pool import Pool
 from search.spec import StudySpec
 from search.study import Proposals
-from storage.records import Claim, EpochRow, StudyRecord, TrialRecord, TrialState
+from storage.records import Claim, EpochRow, StudyRecord, TrialRecord
 from storage.store import Store
 from trainer.data.dataset import Dataset
 from trainer.settings import Settings
-from trainer.work import Metric, Outcome, TestResult, TrialWork
+from trainer.work import Metric, Outcome, TestResult
 
 
 def conclude(
@@ -71,7 +71,7 @@ def conclude(
     winner = choice.trial
     on_stage("choosing the winner" if claim.study.sealed else "testing the winner")
     settings = Settings.from_json(winner.settings)
-    weights = _winning_weights(winner, settings, spec, metric, dataset, pool, checkpoint)
+    weights = _winning_weights(winner, spec, dataset, pool, checkpoint)
     sealed, opened_for = claim.study.sealed, _opened_for(claim.study)
     test = None
     if sealed:
@@ -128,29 +128,13 @@ def _test_figures(winner: TrialRecord, spec: StudySpec, metric: Metric, test: Te
 
 
 def _winning_weights(
-    winner: TrialRecord,
-    settings: Settings,
-    spec: StudySpec,
-    metric: Metric,
-    dataset: Dataset,
-    pool: Pool,
-    checkpoint: Checkpoint,
+    winner: TrialRecord, spec: StudySpec, dataset: Dataset, pool: Pool, checkpoint: Checkpoint
 ) -> dict[str, Any]:
     """The kept weights; where they are missing or damaged, the winner is trained again from its seed."""
     best = checkpoint.best
     if best is not None and best.trial == winner.number:
         return best.weights
-    epochs = spec.budget.epochs
-    work = TrialWork(
-        trial=winner.number,
-        settings=settings,
-        seed=winner.seed,
-        metric=metric,
-        epochs=epochs,
-        until=epochs,
-        keep_up_to=math.inf,
-    )
-    (result,) = side_runs.train([work], pool, Packing.of(1, dataset, pool))
+    (result,) = side_runs.train([whole_run(winner, spec)], pool, Packing.of(1, dataset, pool))
     if result.outcome is not Outcome.FINISHED or result.weights is None:
         reason = result.reason or "it gave no weights"
         raise NeurosweepError(f"The winner, trial {winner.number}, could not be trained again: {reason}")
@@ -180,18 +164,12 @@ def _result(
     figures: dict[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
-    counts = {state: sum(trial.state is state for trial in trials) for state in TrialState}
     guess, worth = _worth(spec, metric, dataset, winner, figures)
     return {
         "study": claim.study.label,
         "state": "finished",
         "metric": str(metric),
-        "trials": {
-            "total": len(trials),
-            "complete": counts[TrialState.COMPLETE],
-            "pruned": counts[TrialState.PRUNED],
-            "failed": counts[TrialState.FAILED],
-        },
+        "trials": trial_counts(trials),
         "best": {
             **trial_figures(winner),
             **figures,

@@ -29,6 +29,10 @@ class Places:
         """The folder of a study: its champion, its plots."""
         return self.home / "studies" / uid
 
+    def page_of(self, uid: str, name: str) -> Path:
+        """A page of a study that explains, once it has been written."""
+        return self.folder_of(uid) / "pages" / f"{name}.html"
+
     def checkpoints_of(self, uid: str) -> str:
         """The address of a study's checkpoints."""
         if self.checkpoints is None:

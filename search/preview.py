@@ -13,6 +13,7 @@ from typing import Any
 
 from search.chosen import middle
 from search.dimensions import Choice, Fixed, Range, Value
+from search.parameters import key_of
 from search.sampler import Stream, derived_seed
 from search.space import Proposal, Space
 from search.spec import StudySpec
@@ -144,14 +145,10 @@ class _Given:
         return float(middle(Range(low=low, high=high, log=log, step=step)))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return int(self._settled.get(_stem(name), low))
+        return int(self._settled.get(key_of(name), low))
 
     def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Any:
-        return self._settled.get(_stem(name), choices[0])
-
-
-def _stem(name: str) -> str:
-    return name.rstrip("0123456789").rstrip("_")
+        return self._settled.get(key_of(name), choices[0])
 
 
 def _corners(spec: StudySpec, space: Space) -> Iterator[Proposal]:

@@ -48,12 +48,11 @@ def explain(study: str, output: Path | None, as_json: bool) -> None:
     where = places()
     store = open_store(where)
     record = store.find(study)
-    text = _page(where, store, record)
-    kept = where.folder_of(record.uid) / "pages" / f"{PAGE}.html"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    for file in (kept, output):
-        if file is not None:
-            file.write_text(text, encoding="utf-8")
+    from search.insight.page_file import write_page
+
+    kept = write_page(where, record, PAGE, _page(where, store, record))
+    if output is not None:
+        output.write_bytes(kept.read_bytes())
     store.publish_page(record.id, PAGE)
     tell(f"{record.label}: publishing to MLflow")
     if late := drain(where, record.id):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +11,7 @@ import click
 from neurosweep.errors import BadInputError, InterruptedStudyError
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say, tell
-from search.commands.screen import open_screen
-from search.commands.stopping import INTERRUPTED, stop_on_signals
+from search.commands.stopping import INTERRUPTED, heeding_signals
 from search.commands.studies import open_store
 from search.commands.tables import WIDTH
 from search.commands.words import plain
@@ -53,8 +50,7 @@ def refine(study: str, output: Path | None, force: bool, as_json: bool) -> int:
     from search.insight.reporting import make_report
     from search.spec import StudySpec
 
-    screen = open_screen()
-    with stop_on_signals(screen.stopping) as stop, contextlib.redirect_stdout(sys.stderr), screen:
+    with heeding_signals() as (screen, stop):
         stop.last_words = f"ended at once; again with: neurosweep refine {record.label}"
         try:
             report = make_report(store, record, where, thorough=False, on_progress=screen.show, stop=stop)

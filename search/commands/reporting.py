@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +11,7 @@ import click
 from neurosweep.errors import InterruptedStudyError
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say, show, tell
-from search.commands.screen import open_screen
-from search.commands.stopping import INTERRUPTED, stop_on_signals
+from search.commands.stopping import INTERRUPTED, heeding_signals
 from search.commands.studies import open_store
 from search.commands.tables import WIDTH, new_table
 from search.commands.words import figure, in_short, plain
@@ -56,17 +53,16 @@ def report(study: str, thorough: bool, output: Path | None, as_json: bool) -> in
     store = open_store(where)
     record = store.find(study)
 
-    from search.insight.reporting import make_report, page_of
+    from search.insight.reporting import PAGE, make_report
 
-    screen = open_screen()
-    with stop_on_signals(screen.stopping) as stop, contextlib.redirect_stdout(sys.stderr), screen:
+    with heeding_signals() as (screen, stop):
         stop.last_words = f"ended at once; again with: neurosweep report {record.label}"
         try:
             found = make_report(store, record, where, thorough=thorough, on_progress=screen.show, stop=stop)
         except InterruptedStudyError:
             tell("interrupted; extra runs that were done are kept for the next report")
             return INTERRUPTED
-    page = page_of(record, where)
+    page = where.page_of(record.uid, PAGE)
     if output is not None:
         output.write_bytes(page.read_bytes())
     page = (output or page).absolute()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from search.commands.screen import Screen, open_screen
 from search.stop import Stop
 
 INTERRUPTED = 130
@@ -17,6 +19,15 @@ asked_for = False
 """Whether a signal has asked this process to stop."""
 
 _SHOW_CURSOR = "\x1b[?25h"
+
+
+@contextlib.contextmanager
+def heeding_signals() -> Iterator[tuple[Screen, Stop]]:
+    """The screen is up, and a signal asks the work to stop: entered before a study is put into the queue, so that none
+    is left there without a word. What libraries print goes to stderr: stdout is for the result alone."""
+    screen = open_screen()
+    with stop_on_signals(screen.stopping) as stop, contextlib.redirect_stdout(sys.stderr), screen:
+        yield screen, stop
 
 
 @contextlib.contextmanager

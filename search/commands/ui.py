@@ -115,7 +115,7 @@ class _Shown:
             raise BadInputError(f"MLflow has not been told of {label} yet; `neurosweep ui` shows what it knows.", label)
         # Without its last part MLflow opens pages for language models.
         self.trials = f"/#/experiments/{run.experiment_id}/runs?workflowType=machine_learning"
-        file = where.folder_of(study.uid) / "pages" / "report.html"
+        file = where.page_of(study.uid, "report")
         if file.exists():
             self.file = file.absolute()
             self.report = f"/#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/pages/report.html"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +12,13 @@ from search.commands.files import pinned, read_new_study
 from search.commands.looking import follow
 from search.commands.options import Command, json_option, places
 from search.commands.output import print_json, say, tell
-from search.commands.screen import open_screen
-from search.commands.stopping import INTERRUPTED, stop_on_signals
+from search.commands.stopping import INTERRUPTED, heeding_signals
 from search.commands.studies import open_store, resume_hint, show_end
 from storage.records import StudyRecord, StudyState, TrialState
 from storage.secrecy import public_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from search.commands.screen import Screen
     from search.insight.findings import Report
@@ -63,7 +60,7 @@ def run(file: Path, rounds: int | None, as_json: bool) -> int:
         first = first_round(new, rounds)
         with lines_of(file):
             return _work_on_rounds(store, lambda: store.submit(pinned(store, first)), where, as_json)
-    with _heeding_signals() as (screen, stop):
+    with heeding_signals() as (screen, stop):
         study = store.submit(pinned(store, new))
         try:
             with lines_of(file):
@@ -103,7 +100,7 @@ def resume(study: str, trials: int | None, as_json: bool) -> int:
                 store, lambda: store.requeue(last.id) if last.result is None else last, where, as_json
             )
     _refuse_if_done(store, record, trials)
-    with _heeding_signals() as (screen, stop):
+    with heeding_signals() as (screen, stop):
         ended = _work_on(store, store.requeue(record.id, trials), where, screen, stop)
     return show_end(store, ended, where, as_json)
 
@@ -126,7 +123,7 @@ def serve(as_json: bool) -> int:
     store = open_store(where)
     served: dict[str, None] = {}  # in the order in which they came
     tell(f"working on the studies of {public_address(where.database)}; Control-C stops")
-    with _heeding_signals() as (screen, stop):
+    with heeding_signals() as (screen, stop):
         stop.last_words = "ended at once; another `neurosweep serve` goes on"
 
         def show(progress: Progress) -> None:
@@ -159,7 +156,7 @@ def _work_on_rounds(store: Store, study: Callable[[], StudyRecord], where: Place
     from search.insight.reporting import make_report
     from search.insight.rounds import Rounds, rounds_document
 
-    with _heeding_signals() as (screen, stop):
+    with heeding_signals() as (screen, stop):
         one = study()
         stop.last_words = f"ended at once; {resume_hint(store, one)}"
 
@@ -172,12 +169,3 @@ def _work_on_rounds(store: Store, study: Callable[[], StudyRecord], where: Place
         tell(resume_hint(store, ended.study))
         return INTERRUPTED
     return status
-
-
-@contextlib.contextmanager
-def _heeding_signals() -> Iterator[tuple[Screen, Stop]]:
-    """The screen is up, and a signal asks the work to stop: entered before a study is put into the queue, so that none
-    is left there without a word. What libraries print goes to stderr: stdout is for the result alone."""
-    screen = open_screen()
-    with stop_on_signals(screen.stopping) as stop, contextlib.redirect_stdout(sys.stderr), screen:
-        yield screen, stop

@@ -11,9 +11,10 @@ from scipy import stats
 from search.dimensions import Choice, Fixed, Range, listed
 from search.insight.curves import SLOW, Curve, curve_of
 from search.insight.data_checks import rows_that_tell
-from search.insight.decision import figure, judged, margin
+from search.insight.decision import judged, margin
 from search.insight.findings import Advice, DataCurve, DataFindings, Levels, Probe, SeedNoise, SpaceFindings, Verdict
 from search.insight.gains import Gain
+from search.insight.plain_words import figure
 from search.spec import StudySpec
 from storage.records import EpochRow, TrialRecord, TrialState
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search.dimensions import Fixed
-from search.insight.parameters import dimension_of
+from search.parameters import dimension_of
 from search.spec import StudySpec
 from storage.records import TrialRecord, TrialState
 from trainer.work import OUT_OF_MEMORY

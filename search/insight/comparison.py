@@ -103,7 +103,10 @@ def compare(store: Store, places: Places, first: StudyRecord, second: StudyRecor
         test = "McNemar's exact test" if metric is Metric.ERROR else "a sign-flip test"
         method = f"on the same {len(results[0].truth):,} rows of the {split} split, row by row, by {test}"
     else:
-        levels = [side.test or _validation_level(places, side, metric, seed) for side in sides]
+        levels = [
+            side.test or level(metric, _outputs(store, places, side, split, sides[1 - at].name), seed)
+            for at, side in enumerate(sides)
+        ]
         found, p_value = unpaired_difference(levels[0], levels[1])
         method = f"each on the {split} split of its own, by their intervals"
         notes.append(
@@ -216,13 +219,6 @@ def _outputs(store: Store, places: Places, side: Side, split: str, other: str) -
         store.record_opening(side.study.id, side.winner.number, f"compare with {other}")
     rows = dataset.test if split == "test" else dataset.validation
     return outputs_of(winner, dataset, rows, Metric(spec.metric or Metric.ERROR), trainer=trainer)
-
-
-def _validation_level(places: Places, side: Side, metric: Metric, seed: int) -> Level:
-    spec, dataset = studied_data(side.study)
-    trainer = make_trainer(dataset)
-    winner = load_winner(places, side.study, side.winner, spec, dataset, trainer=trainer)
-    return level(metric, outputs_of(winner, dataset, dataset.validation, metric, trainer=trainer), seed)
 
 
 def _mcnemar(one: Losses, other: Losses) -> float:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from search.insight.decision import figure, judged
+from search.insight.decision import judged
 from search.insight.duplicates import duplicates
 from search.insight.findings import DataFindings, Levels, Suspect
 from search.insight.levels import SHARES, difference, row_losses, wilson
+from search.insight.plain_words import figure
 from trainer.data.dataset import Dataset, Split, Task
 from trainer.work import Metric, TestResult
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import OptimizeWarning, curve_fit
 
-from search.insight.decision import figure
 from search.insight.findings import DataCurve, ExtraRun, Level, Levels, Probe, SeedNoise
+from search.insight.plain_words import figure
 
 STEEPEST = 3.0
 """Exponents of learning curves lie between 0 and 1 in practice (Hestness et al. 2017); faster ones fit noise."""

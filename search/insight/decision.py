@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from search.insight.findings import Level, Levels, Probe, Verdict
 from search.insight.gains import Gain
 from search.insight.levels import difference
+from search.insight.plain_words import figure
 
 LEARNT = 0.1
 """A network whose training metric is less than this share below chance has not learnt."""
@@ -86,11 +87,6 @@ def goal_words(levels: Levels) -> str:
 def margin(levels: Levels) -> float:
     """The smallest gap that is acted on without a goal."""
     return MARGIN * levels.chance.value
-
-
-def figure(value: float) -> str:
-    """Four digits that matter."""
-    return f"{value:.4g}"
 
 
 def bounds(level: Level) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from neurosweep.errors import StudyFailedError
 from search.insight.advice import Evidence, advise
 from search.insight.data_checks import data_findings
 from search.insight.data_curve import data_curve
-from search.insight.decision import decide, figure, judged
+from search.insight.decision import decide, judged
 from search.insight.extra_plan import of_reports, seconds_of
 from search.insight.findings import (
     DataFindings,
@@ -22,12 +21,13 @@ from search.insight.findings import (
 )
 from search.insight.gains import gains
 from search.insight.levels import Z, effective_rows, levels
+from search.insight.plain_words import figure
 from search.insight.quick import opened_before
 from search.insight.seeds import seed_noise
 from search.insight.simple_models import simple_models
 from search.insight.space_checks import space_findings
 from search.insight.stopping import stopping_findings
-from search.leaders import leaders
+from search.leaders import trial_counts
 from search.sampler import Stream, derived_seed
 from search.spec import StudySpec
 from storage.records import EpochRow, StudyRecord, TrialRecord
@@ -40,6 +40,7 @@ def diagnose(
     study: StudyRecord,
     spec: StudySpec,
     trials: Sequence[TrialRecord],
+    winner: TrialRecord,
     epochs: Sequence[EpochRow],
     dataset: Dataset,
     train: TestResult,
@@ -53,16 +54,13 @@ def diagnose(
 
     Args:
         spec: The study's, with its task and metric.
+        winner: The trial that the study has chosen.
         epochs: Of all trials, or of the winner at the least.
         train: The winner on the train split; so are `validation` and `test`, which is None while that split is shut.
         openings: Every look at the test split, oldest first.
         not_run: Extra runs that were left out, in words.
-
-    Raises:
-        StudyFailedError: The study has no complete trial.
     """
     metric, seed = Metric(spec.metric or "error"), derived_seed(spec.seed, Stream.INSIGHT)
-    winner = winner_of(study, trials)
     asked = dataset.validation if test is None else dataset.test
     simple, notes = simple_models(metric, dataset, asked, seed)
     found = levels(
@@ -127,29 +125,10 @@ def diagnose(
         space=space,
         stopping=stopping,
         warnings=tuple(_warnings(winner, trials, openings, found, data, seeds, stopping, notes)),
-        trials=_counts(trials),
+        trials=trial_counts(trials),
         seconds=float((study.result or {}).get("seconds", study.worked)),
         extra_seconds=seconds_of(of_reports(study, extra_runs), trials),
     )
-
-
-def winner_of(study: StudyRecord, trials: Sequence[TrialRecord]) -> TrialRecord:
-    """The trial that the study's result names, or else the best one.
-
-    Raises:
-        StudyFailedError: There is none.
-    """
-    order = leaders(trials)
-    named = ((study.result or {}).get("best") or {}).get("trial")
-    chosen = next((trial for trial in order if trial.number == named), next(iter(order), None))
-    if chosen is None:
-        raise StudyFailedError(f"The study {study.label} has no complete trial, so there is nothing to diagnose.")
-    return chosen
-
-
-def _counts(trials: Sequence[TrialRecord]) -> dict[str, int]:
-    states = [str(trial.state) for trial in trials]
-    return {"total": len(trials)} | {state: states.count(state) for state in ("complete", "pruned", "failed")}
 
 
 def _warnings(

@@ -17,7 +17,7 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, create_trial
 
 from search.dimensions import Choice, Fixed, Range
-from search.insight.parameters import dimension_of
+from search.parameters import dimension_of
 from search.sampler import quiet_optuna
 from search.spec import StudySpec
 from storage.records import TrialRecord, TrialState

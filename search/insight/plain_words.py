@@ -84,8 +84,8 @@ def in_plain_words(report: Report) -> str:
             f"{_percent(level.high)}); always giving the same answer would be wrong {_one_in(chance)}."
         )
     return (
-        f"On rows that {rows}, its {name_of(report.metric)} is {_short(level.value)} (somewhere between "
-        f"{_short(level.low)} and {_short(level.high)}); always giving the same answer would get {_short(chance)}. "
+        f"On rows that {rows}, its {name_of(report.metric)} is {figure(level.value)} (somewhere between "
+        f"{figure(level.low)} and {figure(level.high)}); always giving the same answer would get {figure(chance)}. "
         "Smaller is better."
     )
 
@@ -115,7 +115,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 0.995 else "100 %"
 
 
-def _short(value: float) -> str:
+def figure(value: float) -> str:
+    """Four digits that matter."""
     return f"{value:.4g}"
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from search.insight.decision import decide, figure
+from search.insight.decision import decide
 from search.insight.findings import Level, Levels
-from search.insight.plain_words import VERDICTS
+from search.insight.plain_words import VERDICTS, figure
 
 
 def sentences(levels: Levels, *, metric: str, rows: int) -> list[str]:

@@ -16,7 +16,6 @@ What the winner has stays in the space, and a value that is fixed stays fixed: i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from search.dimensions import Choice, Fixed, Range, number_text, plain
 from search.insight.findings import Advice, Border, Report, Verdict
 from search.insight.moves import Number, drawn_in, extended, place, value_at, widened, width
 from search.insight.trends import trend, usable
+from search.parameters import key_of
 from search.spec import CONV_KEYS, SamplerKind, SpaceSpec, StudySpec
 from search.yaml_writer import inline, yaml_text
 from storage.records import TrialRecord
@@ -184,9 +184,9 @@ class _Evidence:
     ) -> None:
         self._key = key
         self._limits = LIMITS[key]
-        self._borders = {border.end: border for border in report.space.borders if _stem(border.key) == key}
+        self._borders = {border.end: border for border in report.space.borders if key_of(border.key) == key}
         self._advice = [advice for advice in report.diagnosis.advice if _path(advice.key) == f"space.{key}"]
-        found = [value for name, value in report.settings.items() if _stem(name) == key]
+        found = [value for name, value in report.settings.items() if key_of(name) == key]
         self._winners = [value for value in found if isinstance(value, int | float)]
         self._lost = report.diagnosis.verdict is Verdict.NOT_LEARNING and key == "learning_rate"
         self._factor = FAR if self._lost else FACTOR
@@ -196,8 +196,8 @@ class _Evidence:
     def _closing_in(self, report: Report) -> tuple[float, float, float] | None:
         """The importance of the key and the ends of its good values, over all layers; None where it matters little."""
         space = report.space
-        matter = [found for name, found in space.importances.items() if _stem(name) == self._key]
-        good = [found for name, found in space.good.items() if _stem(name) == self._key]
+        matter = [found for name, found in space.importances.items() if key_of(name) == self._key]
+        good = [found for name, found in space.good.items() if key_of(name) == self._key]
         mean, spread = max(matter, default=(0.0, 0.0))
         if not good or mean < MATTERS or mean <= spread:
             return None
@@ -298,11 +298,6 @@ def _budget_changes(report: Report, spec: StudySpec) -> list[Change]:
                 why = f"{advice.change} {advice.why}"
                 return [Change(key="budget.epochs", before=epochs, after=after, why=why)]
     return []
-
-
-def _stem(name: str) -> str:
-    """``neurons`` for ``neurons_2`` and for ``space.neurons``."""
-    return re.sub(r"_\d+$", "", name.rpartition(".")[2])
 
 
 def _path(key: str) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from search.engine import OnProgress, Workbench, workbench
 from search.insight.diagnose import diagnose
 from search.insight.extra_runs import make_extra_runs
 from search.insight.findings import Report
+from search.insight.page_file import write_page
 from search.insight.report_page import report_page
 from search.insight.winner import load_winner, make_trainer, outputs_of, winning_trial
 from search.places import Places
@@ -31,9 +31,9 @@ def make_report(
 ) -> Report:
     """What a study is worth, why, and what to try next; of one that has not ended, as far as it has come.
 
-    Its page is written into the study's folder (`page_of`), and MLflow is told of all that is new. The test split stays
-    shut until the study has opened it for its winner. Extra runs that are known from an earlier report are not made
-    again; none are made for a study that has not ended.
+    Its page is written into the study's folder (`Places.page_of`), and MLflow is told of all that is new. The test
+    split stays shut until the study has opened it for its winner. Extra runs that are known from an earlier report are
+    not made again; none are made for a study that has not ended.
 
     Args:
         thorough: Make all extra runs, whatever time they take.
@@ -62,6 +62,7 @@ def make_report(
                 study=study,
                 spec=bench.spec,
                 trials=trials,
+                winner=winner,
                 epochs=epochs,
                 dataset=bench.dataset,
                 train=train,
@@ -71,7 +72,7 @@ def make_report(
                 openings=store.openings(study.id),
                 not_run=not_run,
             )
-            _write_page(page_of(study, places), report_page(report, study, trials, epochs))
+            write_page(places, study, PAGE, report_page(report, study, trials, epochs))
         if study.state is StudyState.FINISHED:
             store.record_verdict(study.id, report.diagnosis.verdict)
         store.publish_page(study.id, PAGE)
@@ -84,11 +85,6 @@ _AT_REST = (StudyState.FINISHED, StudyState.STOPPED, StudyState.FAILED, StudySta
 def is_open(study: StudyRecord) -> bool:
     """Whether the study has judged its winner on the test split."""
     return ((study.result or {}).get("best") or {}).get("test") is not None
-
-
-def page_of(study: StudyRecord, places: Places) -> Path:
-    """Where a study's page is, once it has been written."""
-    return places.folder_of(study.uid) / "pages" / f"{PAGE}.html"
 
 
 def _measured(
@@ -105,14 +101,6 @@ def _measured(
         splits.append(dataset.test)
     train, validation, *test = (outputs_of(network, dataset, split, metric, trainer=trainer) for split in splits)
     return train, validation, test[0] if test else None
-
-
-def _write_page(file: Path, text: str) -> None:
-    """The whole page, or none of it: a reader may have the old one open."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(".part")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(file)
 
 
 def _teller(study: StudyRecord, trials: Sequence[TrialRecord], on_progress: OnProgress) -> Callable[[str], None]:

@@ -24,13 +24,11 @@ from search.places import Places
 from search.spec import BudgetSpec, SpaceSpec, StudySpec
 from search.stop import Stop
 from search.yaml_reader import read_yaml
-from storage.records import NewStudy, StudyRecord, StudyState
+from storage.records import ENDED, NewStudy, StudyRecord, StudyState
 from storage.store import Store
 
 ENOUGH = (Verdict.DONE, Verdict.NOISE_BOUND)
 """Verdicts that end the rounds."""
-
-OVER = (StudyState.FINISHED, StudyState.FAILED, StudyState.CANCELLED)
 
 LOOK_SECONDS = 1.0
 """How often a round is looked at that another process works on."""
@@ -123,14 +121,14 @@ class Rounds:
 
     def _searched(self, study: StudyRecord) -> StudyRecord:
         """A round that has ended, or has been stopped."""
-        if study.state in OVER:
+        if study.state in ENDED:
             return study
         if study.state is StudyState.STOPPED:
             study = self._store.requeue(study.id)
         try:
             return run_study(self._store, study.id, self._places, self._on_progress, self._stop)
         except StudyTakenError:  # by a `serve` on the same database
-            while study.state not in OVER and not self._stop.wait(LOOK_SECONDS):
+            while study.state not in ENDED and not self._stop.wait(LOOK_SECONDS):
                 study = self._store.study(study.id)
             return study
 

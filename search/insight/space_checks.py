@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -14,8 +13,8 @@ from search.dimensions import Choice, Fixed, Range
 from search.insight.barren import barren_regions
 from search.insight.findings import Border, SpaceFindings
 from search.insight.importances import importances, interactions
-from search.insight.parameters import dimension_of, key_of
 from search.leaders import leaders
+from search.parameters import dimension_of, is_number, largest, numbers_of
 from search.spec import StudySpec
 from storage.records import TrialRecord
 
@@ -75,7 +74,7 @@ def borders(spec: StudySpec, best: Sequence[TrialRecord]) -> tuple[Border, ...]:
     for key in type(spec.space).model_fields:
         dimension = dimension_of(spec, key)
         ends = _ends(dimension)
-        values = [_largest(trial, key) for trial in best]
+        values = [largest(trial, key) for trial in best]
         known = [value for value in values if value is not None]
         if ends is None or len(known) < LEAST:
             continue
@@ -100,31 +99,20 @@ def good_values(spec: StudySpec, best: Sequence[TrialRecord]) -> dict[str, tuple
     for key in type(spec.space).model_fields:
         if _ends(dimension_of(spec, key)) is None:
             continue
-        values = [
-            value for trial in best for param, value in trial.params.items() if key_of(param) == key and _number(value)
-        ]
+        values = [value for trial in best for value in numbers_of(trial, key)]
         if len(values) >= LEAST:
-            low, high = np.quantile(np.asarray(values, float), [0.1, 0.9], method="inverted_cdf")
+            low, high = np.quantile(np.asarray(values), [0.1, 0.9], method="inverted_cdf")
             found[key] = (float(low), float(high))
     return found
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _ends(dimension: Fixed | Choice | Range) -> tuple[float, float] | None:
     if isinstance(dimension, Range):
         return float(dimension.low), float(dimension.high)
-    if isinstance(dimension, Choice) and all(_number(value) for value in dimension.values):
+    if isinstance(dimension, Choice) and all(is_number(value) for value in dimension.values):
         numbers = [float(value) for value in dimension.values]
         return min(numbers), max(numbers)
     return None
-
-
-def _largest(trial: TrialRecord, key: str) -> float | None:
-    values = [float(value) for param, value in trial.params.items() if key_of(param) == key and _number(value)]
-    return max(values, default=None)
 
 
 def _place(dimension: Fixed | Choice | Range, ends: tuple[float, float], value: float) -> float:

@@ -11,7 +11,7 @@ from scipy import stats
 
 from search.dimensions import Range
 from search.insight.moves import place, width
-from search.insight.parameters import key_of
+from search.parameters import largest
 from storage.records import TrialRecord, TrialState
 
 LEAST = 10
@@ -54,7 +54,7 @@ def trend(key: str, dimension: Range, ranked: Sequence[TrialRecord]) -> Trend | 
     Args:
         ranked: As `usable` gives them.
     """
-    values = [_largest(trial, key) for trial in ranked]
+    values = [largest(trial, key) for trial in ranked]
     known = [value for value in values if value is not None and dimension.low <= value <= dimension.high]
     if len(known) < LEAST or len(set(known)) < 2:
         return None
@@ -72,12 +72,3 @@ def trend(key: str, dimension: Range, ranked: Sequence[TrialRecord]) -> Trend | 
         f"{abs(tied.statistic):.2f} over {len(known)} trials)",
         values=tuple(best),
     )
-
-
-def _largest(trial: TrialRecord, key: str) -> float | None:
-    values = [
-        float(value)
-        for name, value in trial.params.items()
-        if key_of(name) == key and isinstance(value, int | float) and not isinstance(value, bool)
-    ]
-    return max(values, default=None)

@@ -115,11 +115,26 @@ def load_winner(
     Raises:
         NeurosweepError: It had to be trained again, and that failed.
     """
-    settings = Settings.from_json(trial.settings)
     weights = _kept_weights(places, study, trial)
     if weights is None:
-        weights = _trained_again(trial, settings, spec, trainer or make_trainer(dataset))
-    return Winner(trial=trial, settings=settings, weights=weights)
+        weights = _trained_again(trial, spec, trainer or make_trainer(dataset))
+    return Winner(trial=trial, settings=Settings.from_json(trial.settings), weights=weights)
+
+
+def whole_run(trial: TrialRecord, spec: StudySpec) -> TrialWork:
+    """A trial once more, from its seed to its end, with the weights of its best epoch.
+
+    Args:
+        spec: With its metric filled in.
+    """
+    return TrialWork(
+        trial=trial.number,
+        settings=Settings.from_json(trial.settings),
+        seed=trial.seed,
+        metric=Metric(spec.metric or Metric.ERROR),
+        epochs=spec.budget.epochs,
+        until=spec.budget.epochs,
+    )
 
 
 def outputs_of(
@@ -157,16 +172,8 @@ def _kept_weights(places: Places, study: StudyRecord, trial: TrialRecord) -> Arr
     return best.weights if best is not None and best.trial == trial.number else None
 
 
-def _trained_again(trial: TrialRecord, settings: Settings, spec: StudySpec, trainer: Trainer) -> Arrays:
-    work = TrialWork(
-        trial=trial.number,
-        settings=settings,
-        seed=trial.seed,
-        metric=Metric(spec.metric or Metric.ERROR),
-        epochs=spec.budget.epochs,
-        until=spec.budget.epochs,
-    )
-    (result,) = trainer.train([work], lambda: False, lambda _trial, _epoch: None)
+def _trained_again(trial: TrialRecord, spec: StudySpec, trainer: Trainer) -> Arrays:
+    (result,) = trainer.train([whole_run(trial, spec)], lambda: False, lambda _trial, _epoch: None)
     if result.outcome is not Outcome.FINISHED or result.weights is None:
         reason = result.reason or "it gave no weights"
         raise NeurosweepError(f"Trial {trial.number} could not be trained again: {reason}")

@@ -15,8 +15,9 @@ from search.packing import Packing
 from search.placement import WorkerShape
 from search.pool import Done, Pool
 from tests.search.in_process_pool import InProcessPool
+from tests.trainer.trainer_cases import settings_of
 from trainer.data.dataset import Dataset
-from trainer.settings import Activation, Family, OptimizerKind, Schedule, Settings
+from trainer.settings import Schedule
 from trainer.work import Metric, Outcome, SegmentResult, TrialWork
 from trainer.worker import Trainer
 
@@ -24,19 +25,7 @@ EPOCHS = 3
 
 
 def work(trial: int, **changes: Any) -> TrialWork:
-    settings = Settings(
-        family=Family.MLP,
-        neurons=(8 + trial % 3,),
-        activation=Activation.RELU,
-        learning_rate=0.01,
-        optimizer=OptimizerKind.ADAM,
-        momentum=0.0,
-        weight_decay=0.0,
-        dropout=0.0,
-        batch_norm=False,
-        batch_size=32,
-        schedule=Schedule.COSINE,
-    )
+    settings = settings_of(neurons=(8 + trial % 3,), momentum=0.0, schedule=Schedule.COSINE)
     return TrialWork(
         trial=trial,
         settings=replace(settings, **changes),

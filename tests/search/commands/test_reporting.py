@@ -10,7 +10,6 @@ import pytest
 from neurosweep.errors import InterruptedStudyError
 from search.insight import reporting
 from search.insight.findings import Report
-from search.insight.reporting import page_of
 from search.places import Places
 from storage.records import StudyRecord, StudyState
 from tests.search.commands.shelf import Call, Shelf
@@ -24,7 +23,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
 
     def make_report(store: Any, study: StudyRecord, places: Places, **options: Any) -> Report:
         calls.append({"study": study.label, "thorough": options["thorough"]})
-        page = page_of(study, places)
+        page = places.page_of(study.uid, "report")
         page.parent.mkdir(parents=True)
         page.write_text("<p>the page</p>", encoding="utf-8")
         return sample_report(study=study.label)

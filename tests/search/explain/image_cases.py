@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from search.explain.image_page import image_page
+from search.insight.winner import make_trainer
 from trainer.data.dataset import DataRequest, Dataset, Preprocessing, Split, Task
 from trainer.data.load import load
 from trainer.device_data import make_scale
 from trainer.networks import build, load_arrays, to_arrays
 from trainer.settings import ConvLayer, Family, Pool, Settings
 from trainer.work import Metric
-from trainer.worker import Trainer
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]
@@ -70,15 +70,7 @@ def digits() -> Dataset:
 def page_of(settings: Settings, weights: dict[str, Array], dataset: Dataset) -> tuple[str, Array]:
     """The page as the program writes it, and the network's answers for the test split."""
     metric = Metric.ERROR if dataset.task is Task.CLASSIFICATION else Metric.MSE
-    trainer = Trainer(
-        dataset.train,
-        dataset.validation,
-        dataset.preprocessing,
-        dataset.task,
-        dataset.input_shape,
-        dataset.outputs,
-        device="cpu",
-    )
+    trainer = make_trainer(dataset)
     result = trainer.test(settings, weights, metric, dataset.test)
     html = image_page(
         study="tiny",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from search.insight.findings import (
@@ -18,7 +17,8 @@ from search.insight.findings import (
     StoppingFindings,
     Verdict,
 )
-from storage.records import TrialRecord, TrialState
+from storage.records import TrialRecord
+from tests.search.insight.trials import trial
 
 
 def made_report(
@@ -81,22 +81,4 @@ def pressed(key: str, end: str, bound: float) -> Border:
 
 def trials(count: int) -> list[TrialRecord]:
     """So many complete trials."""
-    at = datetime(2026, 3, 1, tzinfo=UTC)
-    first = TrialRecord(
-        number=0,
-        state=TrialState.COMPLETE,
-        params={},
-        settings={},
-        seed=1,
-        train=0.1,
-        validation=0.1,
-        epochs=30,
-        best_epoch=30,
-        seconds=1.0,
-        weights=1000,
-        worker="worker-1",
-        error=None,
-        started_at=at,
-        ended_at=at,
-    )
-    return [replace(first, number=number) for number in range(count)]
+    return [replace(trial(number, validation=0.1), params={}) for number in range(count)]

@@ -15,6 +15,7 @@ import optuna
 
 from search.insight.diagnose import diagnose
 from search.insight.findings import ExtraRun, Opening, Probe, Report
+from search.insight.winner import make_trainer
 from search.leaders import leaders
 from search.space import Space
 from search.spec import StudySpec
@@ -157,15 +158,7 @@ def studied(dataset: Dataset, spec: StudySpec) -> Studied:
 
 
 def trainer_of(dataset: Dataset, train: Split | None = None) -> Trainer:
-    return Trainer(
-        train or dataset.train,
-        dataset.validation,
-        dataset.preprocessing,
-        dataset.task,
-        dataset.input_shape,
-        dataset.outputs,
-        device="cpu",
-    )
+    return make_trainer(dataset if train is None else dataclasses.replace(dataset, train=train))
 
 
 def record(work: TrialWork, params: dict[str, Any], result: SegmentResult) -> TrialRecord:
@@ -256,6 +249,7 @@ def diagnosed(study: Studied, runs: Sequence[ExtraRun] | None = None, **changes:
         "study": study_record(study.spec, len(study.trials)),
         "spec": study.spec,
         "trials": study.trials,
+        "winner": winner,
         "epochs": study.epochs,
         "dataset": data,
         "train": study.outputs(winner.number, data.train),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import timedelta
 
 import pytest
 
-from neurosweep.errors import StudyFailedError
-from search.insight.diagnose import winner_of
 from search.insight.findings import Opening, Report
 from tests.search.insight.planted import (
     START,
@@ -18,10 +15,8 @@ from tests.search.insight.planted import (
     extra_runs,
     spec_of,
     studied,
-    study_record,
     table,
 )
-from tests.search.insight.trials import trial
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +68,3 @@ def test_a_study_that_went_on_after_the_test_split_was_opened_says_what_that_doe
     assert any(f"opened before, for trial {other}" in warning for warning in for_another.warnings)
     assert any("its figure is as good as it was" in warning for warning in for_itself.warnings)
     assert not any("opened" in warning for warning in at_the_end.warnings)
-
-
-def test_the_winner_is_the_one_of_the_studys_result_or_else_the_best(study: Studied) -> None:
-    trials = [trial(0, validation=0.1), trial(1, validation=0.2)]
-    named = study_record(study.spec, 2, result={"best": {"trial": 1}})
-
-    assert winner_of(named, trials).number == 1
-    assert winner_of(study_record(study.spec, 2), trials).number == 0
-    with pytest.raises(StudyFailedError):
-        winner_of(named, [dataclasses.replace(trials[0], validation=None)])

@@ -30,24 +30,13 @@ from search.insight.extra_plan import (
 from search.spec import StudySpec
 from storage.records import ExtraRun, Probe, TrialRecord, TrialState
 from tests.search.insight.samples import START, sample_study
+from tests.trainer.trainer_cases import settings_of
 from trainer.data.dataset import DataRequest, Dataset
 from trainer.data.load import load
-from trainer.settings import Activation, ConvLayer, Family, OptimizerKind, Pool, Schedule, Settings
+from trainer.settings import ConvLayer, Family, Pool, Settings
 
 SPEC = StudySpec.from_mapping({"name": "iris", "data": {"source": "iris"}, "budget": {"epochs": 10}})
-NETWORK = Settings(
-    family=Family.MLP,
-    neurons=(16, 8),
-    activation=Activation.RELU,
-    learning_rate=0.01,
-    optimizer=OptimizerKind.ADAM,
-    momentum=0.0,
-    weight_decay=0.0,
-    dropout=0.0,
-    batch_norm=False,
-    batch_size=32,
-    schedule=Schedule.CONSTANT,
-)
+NETWORK = settings_of(neurons=(16, 8), momentum=0.0)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from neurosweep.errors import BadInputError, InterruptedStudyError
 from search.engine import Workbench
 from search.insight import reporting
 from search.insight.findings import Report
-from search.insight.reporting import COMPARED, make_report, page_of
+from search.insight.reporting import COMPARED, make_report
 from search.insight.winner import studied_data
 from search.leaders import leaders
 from search.places import Places
@@ -91,9 +91,9 @@ def test_it_has_every_part_and_leaves_page_verdict_and_one_look_behind(ended: En
     assert set(report.levels.simple_models) >= {"logistic regression", "random forest"}
     assert report.seeds is not None and len(report.seeds.contenders) == 4
     assert report.data_curve is not None and report.data_curve.rows[-1] == len(ended.worked.data.train)
-    page = page_of(ended.study, ended.places).read_text(encoding="utf-8")
+    page = ended.places.page_of(ended.study.uid, "report").read_text(encoding="utf-8")
     assert report.diagnosis.reasons[0].split(";")[0] in page
-    assert [path.name for path in page_of(ended.study, ended.places).parent.iterdir()] == ["report.html"]
+    assert [path.name for path in ended.places.page_of(ended.study.uid, "report").parent.iterdir()] == ["report.html"]
     assert (ended.study.result or {})["verdict"] == report.diagnosis.verdict
     assert [(look.trial, look.reason) for look in report.openings] == [(ended.best, COMPARED)]
     assert ended.store.pending_facts(ended.study.id) > facts + len(report.extra_runs)  # the runs, and the page
@@ -111,7 +111,7 @@ def test_a_sealed_test_split_stays_shut(ended: Ended) -> None:
     report = ended.report()
     assert report.levels.test is None and report.levels.split == "validation"
     assert ended.store.openings(ended.study.id) == []
-    assert "Still sealed" in page_of(ended.study, ended.places).read_text(encoding="utf-8")
+    assert "Still sealed" in ended.places.page_of(ended.study.uid, "report").read_text(encoding="utf-8")
 
 
 def test_a_running_study_is_told_as_far_as_it_has_come_and_nothing_is_trained_beside_it(ended: Ended) -> None:
@@ -119,7 +119,7 @@ def test_a_running_study_is_told_as_far_as_it_has_come_and_nothing_is_trained_be
     assert report.state == "running"
     assert ended.pool.submitted == []
     assert report.extra_runs == ()
-    assert "still running" in page_of(ended.study, ended.places).read_text(encoding="utf-8")
+    assert "still running" in ended.places.page_of(ended.study.uid, "report").read_text(encoding="utf-8")
 
 
 def test_a_stop_breaks_it_off_and_leaves_no_page(ended: Ended) -> None:
@@ -127,7 +127,7 @@ def test_a_stop_breaks_it_off_and_leaves_no_page(ended: Ended) -> None:
     stop.set()
     with pytest.raises(InterruptedStudyError):
         ended.report(stop=stop)
-    assert not page_of(ended.study, ended.places).exists()
+    assert not ended.places.page_of(ended.study.uid, "report").exists()
 
 
 def test_a_study_without_a_complete_trial_says_so(tmp_path: Path) -> None:
